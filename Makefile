@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup lab lab-down test check bench test-kernel reference lock clean
+
+# Without compiled bytecode every command starts two to four times slower.
+unexport PYTHONDONTWRITEBYTECODE
+
+LAB ?= examples/burrow.toml
+PYTEST := .venv/bin/python -m pytest
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what the lab and the tests need: Debian packages (as root), .venv
+	@scripts/setup
+
+lab: setup ## bring up the example mesh in namespaces (root); LAB=FILE for another one
+	@.venv/bin/warren lab up $(LAB)
+
+lab-down: ## take it down again
+	@.venv/bin/warren lab down
+
+test: setup ## every test; those that need root and namespaces are skipped for others
+	@[ "$$(id -u)" -eq 0 ] || echo "*** NOT ROOT: the tests on real namespaces and WireGuard are SKIPPED ***" >&2
+	@$(PYTEST) $(ARGS)
+
+check: setup ## format, lint, types, architecture, quick tests: before every commit
+	@.venv/bin/ruff format --check --quiet . || { echo "mend: .venv/bin/ruff format ." >&2; exit 1; }
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy
+
+bench: setup ## measure; BENCH="startup device" for some of it
+	@.venv/bin/python -m bench $(BENCH)
+
+test-kernel: setup ## the tests marked kernel, on the kernel's own WireGuard (in QEMU where this kernel has none)
+	@scripts/test-kernel $(ARGS)
+
+reference: setup ## write docs/reference.md anew from the program
+	@.venv/bin/python -c 'from warren.cli.reference import reference; print(reference(), end="")' > docs/reference.md
+
+lock: setup ## write requirements.lock anew from pyproject.toml
+	@scripts/lock
+
+clean: ## remove what was made here: .venv, caches, the kernel for test-kernel
+	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests bench -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What the operator wrote: text in, Inventory or every problem at once out."""

@@ -1,0 +1,1 @@
+"""Real machines made of namespaces, on one box, over an underlay that can be cut."""

@@ -1,0 +1,1 @@
+"""WireGuard's own words: keys, endpoints, AllowedIPs, the values of a device."""

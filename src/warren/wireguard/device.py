@@ -1,0 +1,69 @@
+"""A WireGuard device as values: what it should hold, and what it was seen to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import NamedTuple
+
+from warren.wireguard.endpoint import Endpoint, SocketAddress
+from warren.wireguard.keys import PublicKey
+
+REKEY_AFTER_TIME_S = 120  # WireGuard whitepaper, section 6.1
+REJECT_AFTER_TIME_S = 180
+REKEY_TIMEOUT_S = 5
+
+
+class AllowedIP(NamedTuple):
+    """One entry of cryptokey routing: the network's packed address (4 or 16 bytes, host bits zero) and prefix length.
+
+    Bytes, not ip_network: a controller of 10,000 peers and four controllers compares 40,000 of these at every
+    reconcile, and the kernel speaks bytes.
+    """
+
+    packed: bytes
+    prefix_length: int
+
+    @classmethod
+    def of(cls, network: IPv4Network | IPv6Network) -> AllowedIP:
+        return cls(network.network_address.packed, network.prefixlen)
+
+    @property
+    def network(self) -> IPv4Network | IPv6Network:
+        return ip_network((self.packed, self.prefix_length))
+
+    def __str__(self) -> str:
+        return str(self.network)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One WireGuard peer as it should be. `endpoint` None: it is not spoken to first (or speaks from anywhere)."""
+
+    public_key: PublicKey
+    allowed_ips: frozenset[AllowedIP]
+    endpoint: Endpoint | None = None
+    keepalive_s: int = 0  # 0: off
+
+
+class ObservedPeer(NamedTuple):
+    """One WireGuard peer as the device holds it."""
+
+    public_key: PublicKey
+    allowed_ips: frozenset[AllowedIP]
+    endpoint: SocketAddress | None = None
+    keepalive_s: int = 0
+    has_preshared_key: bool = False
+    handshake_unix_s: float = 0.0  # time of the last handshake; 0: never
+    received_bytes: int = 0
+    sent_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedDevice:
+    """What a device holds. `public_key` None: it has no private key yet."""
+
+    public_key: PublicKey | None
+    listen_port: int  # 0: none chosen
+    peers: Mapping[PublicKey, ObservedPeer]
