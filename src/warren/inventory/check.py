@@ -1,0 +1,31 @@
+"""What the tree means: the inventory as values, and everything that cannot be, at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from warren.inventory.across import check_across
+from warren.inventory.machines import read_machines
+from warren.inventory.mesh import read_mesh
+from warren.inventory.model import Inventory
+from warren.inventory.report import Report
+from warren.names import InstanceName
+
+if TYPE_CHECKING:
+    from warren.inventory import schema
+
+_UNNAMED = "warren"
+
+
+def check(tree: schema.Tree, notes: tuple[str, ...], report: Report) -> Inventory:
+    """The inventory; it is only whole when nothing was reported."""
+    machines = read_machines(tree, report)
+    instances = tree.get("instances", {})
+    meshes = [read_mesh(InstanceName(name), entry, machines, report) for name, entry in instances.items()]
+    check_across(meshes, machines, report)
+    return Inventory(
+        name=tree.get("meta", {}).get("name") or _UNNAMED,
+        machines=machines.by_name,
+        instances=dict(sorted((mesh.instance.name, mesh.instance) for mesh in meshes)),
+        notes=notes,
+    )

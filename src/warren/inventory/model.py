@@ -1,0 +1,75 @@
+"""The inventory as values: checked, defaults filled in, settings merged (role, then tag, then machine)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from warren.names import InstanceName, InterfaceName, MachineName
+from warren.wireguard.endpoint import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """How the operator reaches a machine. `host` is what ssh is given (`root@host`); "" means the machine's name."""
+
+    host: str = ""
+    port: int | None = None
+    via: str = ""  # a jump host, as ssh -J takes it
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    name: MachineName
+    tags: frozenset[str] = frozenset()
+    description: str = ""
+    deploy: Deploy = field(default_factory=Deploy)
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """A machine in the role of controller, in one instance."""
+
+    name: MachineName
+    endpoint: Endpoint
+    port: int  # UDP, where it listens; the endpoint's port is what others send to
+    interface: InterfaceName
+    mtu_bytes: int | None = None  # None: from the path to the endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMachine:
+    """A machine in the role of peer, in one instance."""
+
+    name: MachineName
+    controller: MachineName  # designated: the peer's host name points into this one's subnet
+    interface: InterfaceName
+    mtu_bytes: int | None = None
+
+
+Member: TypeAlias = Controller | PeerMachine
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One mesh. Both mappings are sorted by name; no machine is in both."""
+
+    name: InstanceName
+    domain: str
+    controllers: Mapping[MachineName, Controller]
+    peers: Mapping[MachineName, PeerMachine]
+
+    @property
+    def members(self) -> dict[MachineName, Member]:
+        return {**self.controllers, **self.peers}
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What the operator wrote. `notes` are lines worth saying once: instances of other modules that were skipped."""
+
+    name: str
+    machines: Mapping[MachineName, Machine]
+    instances: Mapping[InstanceName, Instance]
+    notes: tuple[str, ...] = ()

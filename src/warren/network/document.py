@@ -1,0 +1,305 @@
+"""The network document: one instance's whole mesh, as every machine reads it. No secrets.
+
+Canonical bytes: JSON, keys sorted, no spaces, ASCII, one closing newline; so equal documents are equal bytes, and
+a signature can be checked over them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any, TypeAlias
+
+from warren.errors import DocumentRefused
+from warren.names import (
+    InstanceName,
+    InterfaceName,
+    MachineName,
+    interface_name_problem,
+    is_domain,
+    is_host_name,
+)
+from warren.network import addresses
+from warren.wireguard.endpoint import Endpoint, parse_endpoint
+from warren.wireguard.keys import PublicKey
+
+VERSION = 1
+MTU_RANGE = range(1280, 65536)  # IPv6 needs 1280 (RFC 8200, section 5)
+PORT_RANGE = range(1, 65536)
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerEntry:
+    """A controller as others know it. `public_key` None: its key is not made yet."""
+
+    name: MachineName
+    public_key: PublicKey | None
+    subnet: IPv6Network
+    endpoint: Endpoint
+    port: int
+    interface: InterfaceName
+    mtu_bytes: int | None = None
+
+    @property
+    def address(self) -> IPv6Address:
+        return addresses.controller_address(self.subnet)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerEntry:
+    """A peer as others know it. `public_key` None: its key is not made yet."""
+
+    name: MachineName
+    public_key: PublicKey | None
+    suffix: int
+    controller: MachineName
+    interface: InterfaceName
+    mtu_bytes: int | None = None
+
+
+Entry: TypeAlias = ControllerEntry | PeerEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One mesh. Both mappings are sorted by name; no machine is in both. `serial` grows with each published one."""
+
+    instance: InstanceName
+    base: IPv6Network
+    domain: str
+    controllers: Mapping[MachineName, ControllerEntry]
+    peers: Mapping[MachineName, PeerEntry]
+    serial: int = 0
+
+    def entry(self, name: MachineName) -> Entry | None:
+        return self.controllers.get(name) or self.peers.get(name)
+
+    def name_address(self, entry: Entry) -> IPv6Address:
+        """Where the machine's host name points."""
+        if isinstance(entry, ControllerEntry):
+            return entry.address
+        return addresses.peer_address(self.controllers[entry.controller].subnet, entry.suffix)
+
+
+def encode(document: Document) -> bytes:
+    """The canonical bytes."""
+    machines: dict[str, dict[str, object]] = {}
+    for controller in document.controllers.values():
+        machines[controller.name] = {
+            "role": "controller",
+            "subnet": str(controller.subnet),
+            "endpoint": str(controller.endpoint),
+            "port": controller.port,
+            **_optional(controller),
+        }
+    for peer in document.peers.values():
+        machines[peer.name] = {
+            "role": "peer",
+            "suffix": addresses.suffix_text(peer.suffix),
+            "controller": peer.controller,
+            **_optional(peer),
+        }
+    for name, fields in machines.items():
+        if fields["interface"] == document.instance:
+            del machines[name]["interface"]
+    tree = {
+        "version": VERSION,
+        "instance": document.instance,
+        "serial": document.serial,
+        "base": str(document.base),
+        "domain": document.domain,
+        "machines": machines,
+    }
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
+
+
+def _optional(entry: Entry) -> dict[str, object]:
+    fields: dict[str, object] = {"interface": entry.interface}
+    if entry.public_key is not None:
+        fields["public_key"] = entry.public_key.text
+    if entry.mtu_bytes is not None:
+        fields["mtu"] = entry.mtu_bytes
+    return fields
+
+
+def decode(data: bytes) -> Document:
+    """Read a document; DocumentRefused says what this machine does not know or what cannot be true."""
+    try:
+        tree = json.loads(data, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise DocumentRefused(f"not a network document: {error}", mend="fetch it again; it may be cut short") from None
+    top = _Fields(tree, "the document")
+    version = top.take("version", int)
+    if version != VERSION:
+        raise DocumentRefused(
+            f"version {version}, this Warren reads version {VERSION}",
+            mend="update Warren on this machine" if version > VERSION else "make the document anew",
+        )
+    instance = InstanceName(top.take("instance", str, _host_name))
+    serial = top.take("serial", int, _not_negative)
+    base = top.take("base", str, lambda text: _network(text, addresses.BASE_BITS))
+    domain = top.take("domain", str, _domain)
+    machines = top.take("machines", dict)
+    top.finish()
+    controllers: dict[MachineName, ControllerEntry] = {}
+    peers: dict[MachineName, PeerEntry] = {}
+    for key in sorted(machines):
+        name = MachineName(key)
+        entry = _entry(name, _Fields(machines[key], f"machine {key!r}"), instance)
+        if isinstance(entry, ControllerEntry):
+            controllers[name] = entry
+        else:
+            peers[name] = entry
+    document = Document(instance, base, domain, controllers, peers, serial)
+    _check_whole(document)
+    return document
+
+
+def _entry(name: MachineName, fields: _Fields, instance: InstanceName) -> Entry:
+    if not is_host_name(name):
+        raise DocumentRefused(f"{fields.where}: not a host name")
+    role = fields.take("role", str)
+    public_key = fields.take("public_key", str, PublicKey.parse, default=None)
+    interface = InterfaceName(fields.take("interface", str, _interface, default=instance))
+    mtu_bytes = fields.take("mtu", int, lambda value: _within(value, MTU_RANGE), default=None)
+    entry: Entry
+    if role == "controller":
+        port = fields.take("port", int, lambda value: _within(value, PORT_RANGE))
+        entry = ControllerEntry(
+            name,
+            public_key,
+            fields.take("subnet", str, lambda text: _network(text, addresses.SUBNET_BITS)),
+            fields.take("endpoint", str, parse_endpoint),
+            port,
+            interface,
+            mtu_bytes,
+        )
+    elif role == "peer":
+        entry = PeerEntry(
+            name,
+            public_key,
+            fields.take("suffix", str, addresses.parse_suffix),
+            MachineName(fields.take("controller", str)),
+            interface,
+            mtu_bytes,
+        )
+    else:
+        raise DocumentRefused(f"{fields.where}: role {role!r} is not known here", mend="update Warren on this machine")
+    fields.finish()
+    return entry
+
+
+def _check_whole(document: Document) -> None:
+    """What no single machine's fields can show: nothing may overlap, for WireGuard would drop one side silently."""
+    for controller in document.controllers.values():
+        if not controller.subnet.subnet_of(document.base):
+            raise DocumentRefused(f"machine {controller.name!r}: subnet {controller.subnet} is outside {document.base}")
+    _check_distinct("subnet", ((entry.name, str(entry.subnet)) for entry in document.controllers.values()))
+    for peer in document.peers.values():
+        if peer.controller not in document.controllers:
+            raise DocumentRefused(f"machine {peer.name!r}: controller {peer.controller!r} is not in the document")
+        if addresses.upper_half(peer.suffix) == 0:
+            raise DocumentRefused(f"machine {peer.name!r}: its /96 would cover the controllers' own ::1")
+    _check_distinct(
+        "/96",
+        ((entry.name, f"{addresses.upper_half(entry.suffix):08x}") for entry in document.peers.values()),
+    )
+    everybody: list[Entry] = [*document.controllers.values(), *document.peers.values()]
+    _check_distinct("public key", ((entry.name, entry.public_key) for entry in everybody if entry.public_key))
+    _check_distinct("name but for case", ((entry.name, entry.name.lower()) for entry in everybody))
+
+
+def _check_distinct(what: str, pairs: Any) -> None:
+    owners: dict[object, MachineName] = {}
+    for name, value in pairs:
+        first = owners.setdefault(value, name)
+        if first != name:
+            raise DocumentRefused(f"machines {first!r} and {name!r} have one {what}: {value}")
+
+
+class _Fields:
+    """A JSON object whose members are taken one by one; what is left over is something this Warren does not know."""
+
+    def __init__(self, tree: object, where: str) -> None:
+        if not isinstance(tree, dict):
+            raise DocumentRefused(f"{where}: an object is needed, this is {_shown(tree)}")
+        self._left = dict(tree)
+        self.where = where
+
+    def take(self, key: str, kind: type, read: Callable[[Any], Any] = lambda value: value, default: Any = ...) -> Any:
+        if key not in self._left:
+            if default is ...:
+                raise DocumentRefused(f"{self.where}: {key!r} is missing")
+            return default
+        value = self._left.pop(key)
+        if type(value) is not kind:  # isinstance would let True be a number
+            raise DocumentRefused(f"{self.where}: {key!r} must be {_KINDS[kind]}, this is {_shown(value)}")
+        try:
+            return read(value)
+        except ValueError as error:
+            raise DocumentRefused(f"{self.where}: {key!r}: {error}") from None
+
+    def finish(self) -> None:
+        if self._left:
+            raise DocumentRefused(
+                f"{self.where}: {', '.join(map(repr, sorted(self._left)))} is not known here",
+                mend="update Warren on this machine",
+            )
+
+
+_KINDS = {int: "a whole number", str: "text", dict: "an object"}
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    tree = dict(pairs)
+    if len(tree) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return tree
+
+
+def _no_constant(text: str) -> object:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _host_name(text: str) -> str:
+    if not is_host_name(text):
+        raise ValueError(f"{text!r} is not a host name")
+    return text
+
+
+def _domain(text: str) -> str:
+    if not is_domain(text):
+        raise ValueError(f"{text!r} is not a domain")
+    return text
+
+
+def _interface(text: str) -> str:
+    if problem := interface_name_problem(text):
+        raise ValueError(f"{text!r} is no interface name: {problem}")
+    return text
+
+
+def _not_negative(value: int) -> int:
+    if value < 0:
+        raise ValueError(f"{value} is negative")
+    return value
+
+
+def _within(value: int, allowed: range) -> int:
+    if value not in allowed:
+        raise ValueError(f"{value} is outside {allowed.start}–{allowed.stop - 1}")
+    return value
+
+
+def _network(text: str, bits: int) -> IPv6Network:
+    network = IPv6Network(text)
+    if network.prefixlen != bits or not network.subnet_of(addresses.ULA):
+        raise ValueError(f"{text!r} is not a /{bits} in {addresses.ULA}")
+    return network

@@ -1,0 +1,37 @@
+"""What the vars hold of one instance, as the texts that stand in the files, and where each file is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from warren.names import InstanceName, MachineName
+
+PREFIX_FILE = "prefix"
+SUFFIX_FILE = "suffix"
+PUBLIC_KEY_FILE = "publickey"
+
+
+def network_generator(instance: InstanceName) -> str:
+    return f"wireguard-network-{instance}"
+
+
+def keys_generator(instance: InstanceName) -> str:
+    return f"wireguard-keys-{instance}"
+
+
+def value_path(machine: MachineName, generator: str, file: str) -> str:
+    """The file of a public value, relative to the folder of the inventory (the layout of clan repositories)."""
+    return f"vars/per-machine/{machine}/{generator}/{file}/value"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One instance's stored texts, by machine. Machines that left the inventory may still have some."""
+
+    prefixes: Mapping[MachineName, str] = field(default_factory=dict)
+    suffixes: Mapping[MachineName, str] = field(default_factory=dict)
+    public_keys: Mapping[MachineName, str] = field(default_factory=dict)
+
+
+NOTHING_STORED = Stored()

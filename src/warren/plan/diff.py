@@ -1,0 +1,162 @@
+"""Observed x Desired -> Steps: the one diff that serves preview, apply, verification and drift.
+
+Additions come before removals, and nothing is reachable before its firewall and its unreachable route are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv6Interface
+
+from warren.names import InstanceName, InterfaceName
+from warren.plan import firewall, forwarding
+from warren.plan.desired import Desired, Observed
+from warren.plan.plan import speaks_first
+from warren.plan.steps import (
+    AddAddress,
+    AddUnreachable,
+    AwaitHandshake,
+    ClearHosts,
+    CreateLink,
+    DeleteLink,
+    DropTable,
+    LoadTable,
+    PeerChange,
+    RemoveAddress,
+    RemoveUnreachable,
+    RestoreSysctls,
+    SetLinkUp,
+    SetListenPort,
+    SetMtu,
+    SetPeers,
+    SetPrivateKey,
+    Step,
+    WriteHosts,
+)
+from warren.wireguard.device import REJECT_AFTER_TIME_S, ObservedDevice, ObservedPeer, Peer
+from warren.wireguard.endpoint import Endpoint, SocketAddress
+from warren.wireguard.keys import PublicKey
+
+Resolved = Mapping[Endpoint, tuple[SocketAddress, ...]]
+"""What endpoints stand for now; one that is missing was not looked up, an empty one has no address."""
+
+_EMPTY_DEVICE = ObservedDevice(None, 0, {})
+
+
+def diff(observed: Observed, desired: Desired, resolved: Resolved | None = None) -> tuple[Step, ...]:
+    """What turns `observed` into `desired`, in the order to do it; empty when there is nothing to do."""
+    return tuple(_steps(observed, desired, resolved or {}))
+
+
+def removal(observed: Observed, instance: InstanceName, interface: InterfaceName) -> tuple[Step, ...]:
+    """What takes the instance off the machine."""
+    steps: list[Step] = []
+    if observed.hosts is not None:
+        steps.append(ClearHosts(instance))
+    if observed.link is not None:
+        steps.append(DeleteLink(interface))
+    if observed.sysctls_before:
+        steps.append(RestoreSysctls(instance))
+    if observed.firewall is not None:
+        steps.append(DropTable(instance))
+    steps.extend(RemoveUnreachable(network) for network in sorted(observed.unreachable))
+    return tuple(steps)
+
+
+def endpoints_to_look_up(observed: Observed, desired: Desired) -> set[Endpoint]:
+    """The endpoints whose addresses matter now: of peers that are new, that have none, or that are silent for long."""
+    held = (observed.device or _EMPTY_DEVICE).peers
+    return {
+        peer.endpoint
+        for key, peer in desired.peers.items()
+        if peer.endpoint is not None
+        and (key not in held or held[key].endpoint is None or _is_stale(held[key], observed.unix_s))
+    }
+
+
+def _steps(observed: Observed, desired: Desired, resolved: Resolved) -> Iterator[Step]:
+    interface = desired.interface
+    link, device, present = observed.link, observed.device, observed.addresses
+    if link is not None and device is None:  # a userspace implementation died: its interface answers nobody
+        yield DeleteLink(interface)
+    if link is None or device is None:
+        yield CreateLink(interface)
+        link, device, present = None, _EMPTY_DEVICE, frozenset()
+    if desired.base not in observed.unreachable:
+        yield AddUnreachable(desired.base)
+    if observed.firewall != firewall.expected(desired.instance, desired.firewall):
+        yield LoadTable(desired.instance, desired.firewall)
+    yield from forwarding.steps(desired, observed)
+    if desired.public_key is not None and device.public_key != desired.public_key:
+        yield SetPrivateKey(desired.instance, interface, desired.public_key)
+    if desired.listen_port not in (None, device.listen_port):
+        yield SetListenPort(interface, desired.listen_port)
+    if link is None or link.mtu_bytes != desired.mtu_bytes:
+        yield SetMtu(interface, desired.mtu_bytes)
+    lost = _without_route(observed, desired, present)
+    yield from (RemoveAddress(interface, address) for address in sorted(lost))
+    yield from (AddAddress(interface, address) for address in sorted(desired.addresses - present | lost))
+    peers, waiting = _peers(device, desired, observed.unix_s, resolved)
+    if peers.changes or peers.removed:
+        yield peers
+    if link is None or not link.is_up:
+        yield SetLinkUp(interface)
+    if waiting:
+        yield AwaitHandshake(interface, tuple(change.public_key for change in waiting))
+        yield SetPeers(interface, waiting)
+    yield from (RemoveAddress(interface, address) for address in sorted(present - desired.addresses))
+    yield from (RemoveUnreachable(network) for network in sorted(observed.unreachable - {desired.base}))
+    if observed.hosts != tuple(map(str, desired.hosts)):
+        yield WriteHosts(desired.instance, desired.hosts)
+
+
+def _without_route(observed: Observed, desired: Desired, present: frozenset[IPv6Interface]) -> frozenset[IPv6Interface]:
+    """Addresses whose network's route is gone. The kernel makes it with the address, so the address is made anew."""
+    is_up = observed.link is not None and observed.link.is_up  # before that, there are no routes
+    return frozenset(a for a in present & desired.addresses if is_up and a.network not in observed.routes)
+
+
+def _peers(
+    device: ObservedDevice, desired: Desired, now_unix_s: float, resolved: Resolved
+) -> tuple[SetPeers, tuple[PeerChange, ...]]:
+    """The changes to make at once, and the keepalives that start once the other side had the first word."""
+    changes: list[PeerChange] = []
+    waiting: list[PeerChange] = []
+    renewed: list[PublicKey] = []
+    for key, peer in desired.peers.items():
+        held = device.peers.get(key)
+        if held is not None and held.has_preshared_key:  # somebody's own; no packet would pass
+            renewed.append(key)
+            held = None
+        if held is None:
+            waits = not speaks_first(desired, key)
+            changes.append(PeerChange(key, True, peer.allowed_ips, peer.endpoint, 0 if waits else peer.keepalive_s))
+            if waits:
+                waiting.append(PeerChange(key, keepalive_s=peer.keepalive_s))
+        elif change := _change(held, peer, now_unix_s, resolved):
+            changes.append(change)
+    removed = [key for key in device.peers if key not in desired.peers]
+    return SetPeers(desired.interface, tuple(changes), tuple(sorted(renewed + removed))), tuple(waiting)
+
+
+def _change(held: ObservedPeer, peer: Peer, now_unix_s: float, resolved: Resolved) -> PeerChange | None:
+    allowed_ips = None if held.allowed_ips == peer.allowed_ips else peer.allowed_ips
+    keepalive_s = None if held.keepalive_s == peer.keepalive_s else peer.keepalive_s
+    endpoint = peer.endpoint if _needs_endpoint(held, peer, now_unix_s, resolved) else None
+    if allowed_ips is None and keepalive_s is None and endpoint is None:
+        return None
+    return PeerChange(peer.public_key, False, allowed_ips, endpoint, keepalive_s)
+
+
+def _needs_endpoint(held: ObservedPeer, peer: Peer, now_unix_s: float, resolved: Resolved) -> bool:
+    """A peer that answers is left alone, wherever it is: WireGuard follows a roaming peer by itself."""
+    if peer.endpoint is None:
+        return False
+    candidates = resolved.get(peer.endpoint, ())
+    if held.endpoint is None:
+        return peer.endpoint not in resolved or bool(candidates)
+    return bool(candidates) and held.endpoint not in candidates and _is_stale(held, now_unix_s)
+
+
+def _is_stale(held: ObservedPeer, now_unix_s: float) -> bool:
+    return now_unix_s - held.handshake_unix_s > REJECT_AFTER_TIME_S

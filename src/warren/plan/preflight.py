@@ -1,0 +1,64 @@
+"""What makes a plan impossible on this machine: found before the first effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import combinations
+
+from warren.errors import DocumentRefused, MachineError
+from warren.plan.desired import Desired, Observed
+from warren.wireguard.keys import PublicKey
+
+OUR_LINK_KINDS = ("wireguard", "tun")  # the kernel's own, and what userspace implementations make
+
+
+def check(desired: Desired, observed: Observed, own_key: PublicKey | None, port_holder: str | None) -> None:
+    """Raise DocumentRefused or MachineError if this machine cannot become `desired`.
+
+    `own_key`: of the private key that this machine has for the instance; None: it has none.
+    `port_holder`: who but the instance's own device holds the listen port; None: nobody.
+    """
+    place = f"{desired.instance} on {desired.machine}"
+    if own_key is None:
+        raise DocumentRefused(
+            "this machine has no private key for the instance",
+            where=place,
+            mend=f"warren vars keygen {desired.instance}, and store the public key that it prints",
+        )
+    if desired.public_key != own_key:
+        known = "no key" if desired.public_key is None else f"key {desired.public_key}"
+        raise DocumentRefused(
+            f"the document has {known} for this machine, but its own is {own_key}",
+            where=place,
+            mend=f"warren vars set {desired.machine} wireguard-keys-{desired.instance}/publickey {own_key.text}, "
+            "and a new document",
+        )
+    if observed.link is not None and observed.link.kind not in OUR_LINK_KINDS:
+        raise DocumentRefused(
+            f'the interface "{desired.interface}" exists already and is a {observed.link.kind or "device"}, '
+            "not WireGuard's",
+            where=place,
+            mend="give the instance another name on this machine: settings.interface",
+        )
+    if port_holder is not None:
+        raise MachineError(
+            f"UDP port {desired.listen_port}: Address already in use, by {port_holder}",
+            where=place,
+            mend=f"stop that, or set another port: roles.controller.machines.{desired.machine}.settings.port",
+        )
+
+
+def check_together(plans: Iterable[Desired]) -> None:
+    """Raise DocumentRefused if two instances of this machine are in each other's way."""
+    for one, other in combinations(plans, 2):
+        for what, mine, theirs in (
+            ("interface", one.interface, other.interface),
+            ("listen port", one.listen_port, other.listen_port),
+            ("base", one.base, other.base),
+        ):
+            if mine == theirs and mine is not None:
+                raise DocumentRefused(
+                    f'instances "{one.instance}" and "{other.instance}" both have the {what} {mine}',
+                    where=str(one.machine),
+                    mend=f"the inventory decides: give one of them another {what}, or take one down here",
+                )

@@ -1,0 +1,166 @@
+"""One change between what a machine is and what it should be, as a value. `render.commands` shows it as a command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv6Interface, IPv6Network
+from typing import TypeAlias
+
+from warren.names import InstanceName, InterfaceName
+from warren.plan.desired import Firewall, HostLine
+from warren.wireguard.device import AllowedIP
+from warren.wireguard.endpoint import Endpoint
+from warren.wireguard.keys import PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class CreateLink:
+    """A WireGuard interface: the kernel's where it has one, else a userspace implementation's."""
+
+    interface: InterfaceName
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteLink:
+    interface: InterfaceName
+
+
+@dataclass(frozen=True, slots=True)
+class SetMtu:
+    interface: InterfaceName
+    mtu_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetLinkUp:
+    interface: InterfaceName
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress:
+    """Without duplicate address detection: the address follows from the machine's name, and DAD costs a second."""
+
+    interface: InterfaceName
+    address: IPv6Interface
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAddress:
+    interface: InterfaceName
+    address: IPv6Interface
+
+
+@dataclass(frozen=True, slots=True)
+class AddUnreachable:
+    network: IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveUnreachable:
+    network: IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class SetPrivateKey:
+    """The machine's own key, which the host layer holds; `public_key` says which one it must be."""
+
+    instance: InstanceName
+    interface: InterfaceName
+    public_key: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class SetListenPort:
+    interface: InterfaceName
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChange:
+    """One WireGuard peer; what is None stays as it is. `allowed_ips` replaces all that the peer had."""
+
+    public_key: PublicKey
+    is_new: bool = False
+    allowed_ips: frozenset[AllowedIP] | None = None
+    endpoint: Endpoint | None = None
+    keepalive_s: int | None = None  # 0: off
+
+
+@dataclass(frozen=True, slots=True)
+class SetPeers:
+    """Changes to WireGuard peers, in one transaction as far as the device has such; others are not touched."""
+
+    interface: InterfaceName
+    changes: tuple[PeerChange, ...]
+    removed: tuple[PublicKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitHandshake:
+    """Give these peers the first word, for a second at most: two first messages that cross cost both ends 5 s."""
+
+    interface: InterfaceName
+    public_keys: tuple[PublicKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl:
+    """`key` as sysctl spells it, with dots. `remember`: a global switch, whose value before is noted for `down`."""
+
+    instance: InstanceName
+    key: str
+    value: str
+    remember: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSysctls:
+    """Global switches that this instance changed go back to what they were, unless another instance needs them."""
+
+    instance: InstanceName
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTable:
+    """The instance's nftables table, replaced whole in one transaction."""
+
+    instance: InstanceName
+    firewall: Firewall
+
+
+@dataclass(frozen=True, slots=True)
+class DropTable:
+    instance: InstanceName
+
+
+@dataclass(frozen=True, slots=True)
+class WriteHosts:
+    instance: InstanceName
+    lines: tuple[HostLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClearHosts:
+    instance: InstanceName
+
+
+Step: TypeAlias = (
+    CreateLink
+    | DeleteLink
+    | SetMtu
+    | SetLinkUp
+    | AddAddress
+    | RemoveAddress
+    | AddUnreachable
+    | RemoveUnreachable
+    | SetPrivateKey
+    | SetListenPort
+    | SetPeers
+    | AwaitHandshake
+    | SetSysctl
+    | RestoreSysctls
+    | LoadTable
+    | DropTable
+    | WriteHosts
+    | ClearHosts
+)

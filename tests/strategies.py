@@ -1,0 +1,69 @@
+"""Hypothesis strategies for the core's values."""
+
+from hashlib import sha256
+
+from hypothesis import strategies as st
+
+from warren.inventory.model import Controller, Instance, Inventory, Machine, PeerMachine
+from warren.names import InstanceName, InterfaceName, MachineName, interface_name_problem
+from warren.network.document import Document
+from warren.network.resolve import resolve
+from warren.network.stored import Stored
+from warren.wireguard.endpoint import Endpoint
+from warren.wireguard.keys import PublicKey
+
+# Names that collide (tests/vectors/addresses.json) are drawn often, so that collisions are the rule and no curiosity.
+COLLIDING = ("m33", "m156", "server34", "server245", "m13553", "m23864")
+
+machine_names = st.one_of(
+    st.sampled_from(COLLIDING), st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+).map(MachineName)
+instance_names = (
+    st.one_of(st.sampled_from(("vpn", "wg4267", "wg6978")), st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True))
+    .filter(lambda name: interface_name_problem(name) is None)
+    .map(InstanceName)
+)
+
+
+def public_key(machine: str, salt: str = "") -> PublicKey:
+    """A key that follows from the name; nobody knows its private half."""
+    return PublicKey(sha256(f"{salt}{machine}".encode()).digest())
+
+
+@st.composite
+def instances(draw: st.DrawFn, name: InstanceName, names: list[MachineName]) -> Instance:
+    """An instance of at least one controller; every name is in one role or the other."""
+    split = draw(st.integers(1, min(5, len(names))))
+    controllers, peers = names[:split], names[split:]
+    mtu = st.one_of(st.none(), st.integers(1280, 9000))
+    interface = InterfaceName(name)
+    return Instance(
+        name,
+        draw(st.sampled_from((str(name), "mesh.example"))),
+        {
+            each: Controller(each, Endpoint(f"{each}.example.com", 51820), 51820, interface, draw(mtu))
+            for each in sorted(controllers)
+        },
+        {each: PeerMachine(each, draw(st.sampled_from(controllers)), interface, draw(mtu)) for each in sorted(peers)},
+    )
+
+
+@st.composite
+def inventories(draw: st.DrawFn, max_machines: int = 9, max_instances: int = 2) -> Inventory:
+    names = draw(st.lists(machine_names, min_size=1, max_size=max_machines, unique=True))
+    instance_list = draw(st.lists(instance_names, min_size=1, max_size=max_instances, unique=True))
+    return Inventory(
+        "burrow",
+        {name: Machine(name) for name in sorted(names)},
+        {name: draw(instances(name, draw(st.permutations(names)))) for name in sorted(instance_list)},
+    )
+
+
+@st.composite
+def documents(draw: st.DrawFn, keys: bool = True, max_machines: int = 9) -> Document:
+    """A resolved document; with `keys`, every machine has one."""
+    inventory = draw(inventories(max_machines=max_machines, max_instances=1))
+    (instance,) = inventory.instances.values()
+    with_key = instance.members if keys else draw(st.sets(st.sampled_from(sorted(instance.members))))
+    stored = Stored(public_keys={name: public_key(name).text for name in with_key})
+    return resolve(inventory, {instance.name: stored}, serial=draw(st.integers(0, 2**40)))[instance.name]
