@@ -1,0 +1,96 @@
+"""This machine's private keys. They are made here and never leave: the public key alone is handed out."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from warren.errors import MachineError
+from warren.host import files, state
+from warren.names import InstanceName
+from warren.wireguard.keys import KEY_BYTES, PrivateKey, PublicKey
+from warren.wireguard.x25519 import public_key as public_key
+
+MODE = 0o600
+
+
+def key_path(instance: InstanceName, root: Path = state.ROOT) -> Path:
+    return state.instance_folder(instance, root) / state.KEY_FILE
+
+
+def ensure_key(instance: InstanceName, root: Path = state.ROOT) -> PublicKey:
+    """The public half of the instance's key, which is made if there is none and is on disk when this returns.
+
+    A key file that is there is never overwritten, whatever is in it.
+    """
+    state.make_instance_folder(instance, root)
+    path = key_path(instance, root)
+    with files.edit(path) as file:  # of two processes, one makes the key and the other waits and finds it
+        if file.content is None:
+            key = _new_key()
+            file.replace(_encode(key), mode=MODE)
+        else:
+            key = _checked(file.content, file.status, path)
+    return public_key(key)
+
+
+def load_key(instance: InstanceName, root: Path = state.ROOT) -> PrivateKey:
+    """The instance's key; MachineError if there is none, or if it is broken or open to others."""
+    path = key_path(instance, root)
+    if path.parent.is_dir():
+        with files.edit(path) as file:
+            if file.content is not None:
+                return _checked(file.content, file.status, path)
+    raise MachineError(
+        f'this machine has no key for instance "{instance}"', where=str(path), mend="warren vars generate has it made"
+    )
+
+
+def replace_key(instance: InstanceName, root: Path = state.ROOT) -> PublicKey:
+    """Make a new key in place of the one that is there, broken or not, which is kept until the new one is on disk."""
+    state.make_instance_folder(instance, root)
+    key = _new_key()
+    with files.edit(key_path(instance, root)) as file:
+        file.replace(_encode(key), mode=MODE)
+    return public_key(key)
+
+
+def _new_key() -> PrivateKey:
+    return PrivateKey(secrets.token_bytes(KEY_BYTES))
+
+
+def _encode(key: PrivateKey) -> bytes:
+    return f"{key.reveal_text()}\n".encode()
+
+
+def _checked(content: bytes, status: os.stat_result | None, path: Path) -> PrivateKey:
+    """The key in the file, if it is whole and nobody else can read or exchange it."""
+    assert status is not None  # there is content, so there is a file
+    _check_owned(path, status, stat.S_IRWXG | stat.S_IRWXO, MODE)
+    _check_owned(path.parent, path.parent.stat(), stat.S_IWGRP | stat.S_IWOTH, 0o700)
+    try:
+        return PrivateKey.parse(content.decode("ascii"))
+    except ValueError as error:  # its text says how long the content is, never what
+        what = "not text" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise MachineError(
+            f"this is not a private key: {what}",
+            where=str(path),
+            mend=f"put it back from a backup, or remove it and let warren vars generate have a new one made: rm {path}",
+        ) from None
+
+
+def _check_owned(path: Path, status: os.stat_result, forbidden: int, mode: int) -> None:
+    if status.st_uid != os.geteuid():
+        raise MachineError(
+            f"this belongs to user {status.st_uid}, a private key is root's own",
+            where=str(path),
+            mend=f"see that nobody took the key, then: chown root:root {path}",
+        )
+    if status.st_mode & forbidden:
+        raise MachineError(
+            f"others have access: its mode is {stat.S_IMODE(status.st_mode):04o}",
+            where=str(path),
+            mend=f"if nobody can have taken the key: chmod {mode:o} {path}; else have a new one made",
+        )

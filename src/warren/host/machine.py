@@ -1,0 +1,189 @@
+"""This machine as one thing to observe and to change: each step of a plan, carried out."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from pathlib import Path
+from typing import Any
+
+from warren.errors import KernelError, MachineError
+from warren.host import files, hosts_file, keys, nftables, ports, rtnetlink, state, sysctl, wireguard
+from warren.host.resolve import resolve
+from warren.names import InstanceName, InterfaceName, MachineName
+from warren.network.document import Document
+from warren.plan import steps
+from warren.plan.desired import Observed, ObservedLink
+from warren.plan.diff import Resolved
+from warren.plan.steps import Step
+from warren.wireguard.endpoint import Endpoint, IPAddress, SocketAddress
+from warren.wireguard.keys import PublicKey
+
+log = logging.getLogger("warren")
+
+LOCK = Path("/run/warren/lock")
+LOCK_TIMEOUT_S = 60.0
+AWAIT_HANDSHAKE_S = 1.0  # the other side's first message takes a round trip; longer than that it is not there yet
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """This machine's kernel and files. `state` is its own folder."""
+
+    state: Path = state.ROOT
+
+    # Who and what
+
+    def machine_name(self) -> MachineName | None:
+        return state.machine_name(self.state)
+
+    def instances(self) -> tuple[InstanceName, ...]:
+        return state.instances(self.state)
+
+    def read_document(self, instance: InstanceName) -> Document | None:
+        return state.read_document(instance, self.state)
+
+    def write_document(self, instance: InstanceName, content: bytes) -> None:
+        state.write_document(instance, content, self.state)
+
+    def forget(self, instance: InstanceName) -> None:
+        state.remove_instance(instance, self.state)
+
+    def document_folders(self) -> list[Path]:
+        """Where a document may appear or change."""
+        files.make_folder(self.state, mode=0o755)
+        return [self.state, *(each for each in self.state.iterdir() if each.is_dir())]
+
+    def public_key(self, instance: InstanceName) -> PublicKey | None:
+        """Of the private key that this machine has for the instance; None: it has none."""
+        if not keys.key_path(instance, self.state).exists():
+            return None
+        return keys.public_key(keys.load_key(instance, self.state))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else changes this machine meanwhile."""
+        files.make_folder(LOCK.parent, mode=0o755)
+        with LOCK.open("w") as lock:
+            deadline = time.monotonic() + LOCK_TIMEOUT_S
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise MachineError(
+                            f"another warren has been changing this machine for {LOCK_TIMEOUT_S:.0f} s",
+                            where=str(LOCK),
+                            mend="see who: fuser -v /run/warren/lock",
+                        ) from None
+                    time.sleep(_POLL_S)
+            yield
+
+    # Looking
+
+    def observe(self, instance: InstanceName, interface: InterfaceName, others: frozenset[IPv6Network]) -> Observed:
+        """One instance as it is now; `others` are the bases of other instances, which are not counted."""
+        link = rtnetlink.links().get(interface)
+        device = wireguard.open_device(interface) if link else None
+        return Observed(
+            link=ObservedLink(link.kind, link.mtu_bytes, link.is_up) if link else None,
+            device=device.read() if device else None,
+            addresses=rtnetlink.addresses(interface) if link else frozenset(),
+            routes=rtnetlink.routes(interface) if link else frozenset(),
+            unreachable=rtnetlink.unreachable_networks() - others,
+            sysctls=sysctl.observe(interface),
+            sysctls_before=sysctl.before(instance),
+            firewall=nftables.list_table(instance),
+            hosts=hosts_file.read_lines(instance),
+            unix_s=time.time(),
+        )
+
+    def resolve(self, endpoints: Iterable[Endpoint]) -> Resolved:
+        """The addresses of the endpoints; an endpoint without any has none, and the log says why."""
+        found = resolve(endpoints)
+        for resolution in found.values():
+            if resolution.problem:
+                log.warning("%s", resolution.problem)
+        return {endpoint: resolution.addresses for endpoint, resolution in found.items()}
+
+    def path_mtu(self, endpoints: Iterable[IPAddress]) -> int:
+        return rtnetlink.path_mtu(endpoints)
+
+    def port_holder(self, port: int) -> str | None:
+        return ports.holder(port, wireguard.listen_ports)
+
+    # Changing
+
+    def perform(self, step: Step, resolved: Resolved) -> None:
+        """Carry the step out; `resolved` has the addresses of the endpoints in it."""
+        _PERFORMERS[type(step)](self, step, resolved)
+
+
+def _set_private_key(host: Host, step: steps.SetPrivateKey, _: Resolved) -> None:
+    key = keys.load_key(step.instance, host.state)
+    _device(step.interface).set_private_key(key)
+
+
+def _set_peers(_: Host, step: steps.SetPeers, resolved: Resolved) -> None:
+    changes = [
+        wireguard.PeerChange(
+            change.public_key,
+            change.is_new,
+            change.allowed_ips,
+            _first_address(change.endpoint, resolved),
+            change.keepalive_s,
+        )
+        for change in step.changes
+    ]
+    _device(step.interface).set_peers(changes, step.removed)
+
+
+def _first_address(endpoint: Endpoint | None, resolved: Resolved) -> SocketAddress | None:
+    addresses = resolved.get(endpoint, ()) if endpoint else ()
+    return addresses[0] if addresses else None
+
+
+def _await_handshake(_: Host, step: steps.AwaitHandshake, __: Resolved) -> None:
+    device = _device(step.interface)
+    deadline = time.monotonic() + AWAIT_HANDSHAKE_S
+    waiting = set(step.public_keys)
+    while waiting and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        peers = device.read().peers
+        waiting = {key for key in waiting if key in peers and not peers[key].handshake_unix_s}
+
+
+def _device(interface: InterfaceName) -> wireguard.Device:
+    device = wireguard.open_device(interface)
+    if device is None:
+        raise KernelError("no WireGuard answers there", command=f"wg show {interface}")
+    return device
+
+
+_PERFORMERS: dict[type[Step], Callable[[Host, Any, Resolved], None]] = {
+    steps.CreateLink: lambda _, step, __: wireguard.create(step.interface),
+    steps.DeleteLink: lambda _, step, __: wireguard.delete(step.interface),
+    steps.SetMtu: lambda _, step, __: rtnetlink.set_mtu(step.interface, step.mtu_bytes),
+    steps.SetLinkUp: lambda _, step, __: rtnetlink.set_up(step.interface),
+    steps.AddAddress: lambda _, step, __: rtnetlink.add_address(step.interface, step.address),
+    steps.RemoveAddress: lambda _, step, __: rtnetlink.remove_address(step.interface, step.address),
+    steps.AddUnreachable: lambda _, step, __: rtnetlink.add_unreachable(step.network),
+    steps.RemoveUnreachable: lambda _, step, __: rtnetlink.remove_unreachable(step.network),
+    steps.SetPrivateKey: _set_private_key,
+    steps.SetListenPort: lambda _, step, __: _device(step.interface).set_listen_port(step.port),
+    steps.SetPeers: _set_peers,
+    steps.AwaitHandshake: _await_handshake,
+    steps.SetSysctl: lambda _, step, __: sysctl.perform(step),
+    steps.RestoreSysctls: lambda _, step, __: sysctl.restore(step.instance),
+    steps.LoadTable: lambda _, step, __: nftables.load_table(step.instance, step.firewall),
+    steps.DropTable: lambda _, step, __: nftables.drop_table(step.instance),
+    steps.WriteHosts: lambda _, step, __: hosts_file.write_lines(step.instance, step.lines),
+    steps.ClearHosts: lambda _, step, __: hosts_file.clear_lines(step.instance),
+}

@@ -1,0 +1,59 @@
+"""The instance's nftables table in this machine's kernel, through the `nft` program."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+from warren.errors import KernelError
+from warren.names import InstanceName
+from warren.plan import firewall
+from warren.plan.desired import Firewall
+
+TIMEOUT_S = 30.0  # a ruleset of 10,000 elements takes 0.1 s
+
+
+def list_table(instance: InstanceName) -> str | None:
+    """The table as `firewall.canonical` text; None: there is none."""
+    arguments = ["-j", "list", "table", firewall.FAMILY, firewall.table_name(instance)]
+    result = _run(arguments)
+    if result.returncode and "No such file or directory" in result.stderr:
+        return None
+    _check(result)
+    return firewall.canonical(json.loads(result.stdout)["nftables"])
+
+
+def load_table(instance: InstanceName, wanted: Firewall) -> None:
+    """Make the table what `wanted` says, in one transaction: after an error it is as it was."""
+    _check(_run(["-j", "-f", "-"], firewall.transaction(instance, wanted)))
+
+
+def drop_table(instance: InstanceName) -> None:
+    """Remove the table; none is fine."""
+    _check(_run(["-j", "-f", "-"], firewall.transaction(instance, None)))
+
+
+def _run(arguments: list[str], given: str = "") -> subprocess.CompletedProcess[str]:
+    # Not every PATH that reaches us has the sbin folders; and errors are recognized by their English words.
+    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin", "LC_ALL": "C"}
+    command = ["nft", *arguments]
+    try:
+        return subprocess.run(
+            command, input=given, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+    except FileNotFoundError:
+        raise KernelError(
+            "there is no such program",
+            command="nft",
+            mend="install nftables: apt install nftables, dnf install nftables",
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise KernelError(f"no answer in {TIMEOUT_S:.0f} s", command=" ".join(command)) from None
+
+
+def _check(result: subprocess.CompletedProcess[str]) -> None:
+    if result.returncode:
+        words = result.stderr.strip() or f"exit code {result.returncode}"
+        mend = "run this as root" if "Operation not permitted" in words else ""
+        raise KernelError(words, command=" ".join(result.args), mend=mend)

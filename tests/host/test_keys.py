@@ -1,0 +1,229 @@
+"""The machine's private key: made once, durable, never shown, never overwritten."""
+
+import logging
+import os
+import stat
+import subprocess
+import sys
+import traceback
+from base64 import b64encode
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+import pytest
+
+from namespaces import drop_root, in_namespace, sh
+from warren.errors import MachineError
+from warren.host import keys
+from warren.names import InstanceName
+from warren.wireguard.keys import clamp
+
+VPN = InstanceName("vpn")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "warren"
+
+
+def test_a_key_is_made_once(root: Path) -> None:
+    public = keys.ensure_key(VPN, root)
+    path = keys.key_path(VPN, root)
+    assert path == root / "vpn" / "private.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    before = path.read_bytes()
+    assert keys.ensure_key(VPN, root) == public
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.iterdir()] == ["private.key"]
+    assert keys.ensure_key(InstanceName("home"), root) != public
+
+
+def test_the_file_is_what_wg_reads_and_the_key_is_clamped(root: Path) -> None:
+    public = keys.ensure_key(VPN, root)
+    content = keys.key_path(VPN, root).read_bytes()
+    assert subprocess.run(["wg", "pubkey"], input=content, capture_output=True).stdout.decode().strip() == public.text
+    key = keys.load_key(VPN, root)
+    assert content.decode() == f"{key.reveal_text()}\n"
+    assert clamp(key.reveal()) == key.reveal()
+    assert keys.public_key(key) == public
+
+
+def test_replacing_makes_another_key(root: Path) -> None:
+    first = keys.ensure_key(VPN, root)
+    second = keys.replace_key(VPN, root)
+    assert second != first
+    assert keys.ensure_key(VPN, root) == second
+    assert [each.name for each in (root / "vpn").iterdir()] == ["private.key"]
+
+
+def _ensure(root: Path, answers: "SimpleQueue[bytes]") -> None:
+    answers.put(bytes(keys.ensure_key(VPN, root)))
+
+
+def test_processes_at_once_get_one_key(root: Path) -> None:
+    context = get_context("fork")
+    answers: SimpleQueue[bytes] = context.SimpleQueue()
+    makers = [context.Process(target=_ensure, args=(root, answers)) for _ in range(8)]
+    for maker in makers:
+        maker.start()
+    found = {answers.get() for _ in makers}
+    for maker in makers:
+        maker.join()
+    assert found == {bytes(keys.ensure_key(VPN, root))}
+
+
+def test_no_key_is_an_error_and_makes_nothing(root: Path) -> None:
+    with pytest.raises(MachineError, match="no key for instance"):
+        keys.load_key(VPN, root)
+    assert not root.exists()
+    keys.ensure_key(VPN, root)
+    keys.key_path(VPN, root).unlink()
+    with pytest.raises(MachineError, match="no key for instance"):
+        keys.load_key(VPN, root)
+
+
+GOOD = b64encode(clamp(bytes(range(32))))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not the base64 of 32 bytes \\(0 characters\\)"),
+        (GOOD[:22], "\\(22 characters\\)"),
+        (GOOD + b"\n" + GOOD, "89 characters"),
+        (GOOD[:-1] + b"!", "not base64"),
+        (b64encode(bytes(31)), "not the base64 of 32 bytes"),
+        (b"\xff" * 44, "not text"),
+        (bytes(range(32)), "not base64"),
+    ],
+)
+@pytest.mark.parametrize("act", [keys.ensure_key, keys.load_key])
+def test_a_broken_file_is_refused_and_stays(
+    root: Path, act: Callable[[InstanceName, Path], object], content: bytes, words: str
+) -> None:
+    keys.ensure_key(VPN, root)
+    path = keys.key_path(VPN, root)
+    path.write_bytes(content)
+    with pytest.raises(MachineError, match=words) as caught:
+        act(VPN, root)
+    assert caught.value.where == str(path)
+    assert "backup" in caught.value.mend
+    assert path.read_bytes() == content
+    keys.replace_key(VPN, root)
+    act(VPN, root)
+
+
+@pytest.mark.parametrize(
+    ("mode", "accepted"), [(0o600, True), (0o400, True), (0o640, False), (0o604, False), (0o620, False)]
+)
+def test_a_key_that_others_can_read_is_refused(root: Path, mode: int, accepted: bool) -> None:
+    keys.ensure_key(VPN, root)
+    path = keys.key_path(VPN, root)
+    path.chmod(mode)
+    if accepted:
+        keys.load_key(VPN, root)
+        return
+    for act in (keys.load_key, keys.ensure_key):
+        with pytest.raises(MachineError, match=f"its mode is {mode:04o}") as caught:
+            act(VPN, root)
+        assert f"chmod 600 {path}" in caught.value.mend
+    keys.replace_key(VPN, root)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_folder_in_which_others_can_exchange_the_key_is_refused(root: Path) -> None:
+    keys.ensure_key(VPN, root)
+    (root / "vpn").chmod(0o777)
+    with pytest.raises(MachineError, match="its mode is 0777") as caught:
+        keys.load_key(VPN, root)
+    assert caught.value.where == str(root / "vpn")
+    assert "chmod 700" in caught.value.mend
+
+
+@pytest.mark.root
+def test_a_key_of_another_user_is_refused(root: Path) -> None:
+    keys.ensure_key(VPN, root)
+    os.chown(keys.key_path(VPN, root), 1000, 1000)
+    with pytest.raises(MachineError, match="belongs to user 1000"):
+        keys.load_key(VPN, root)
+
+
+@pytest.mark.root
+def test_nobody_else_gets_the_key() -> None:
+    def check() -> None:
+        root = Path("/run/warren")
+        keys.ensure_key(VPN, root)
+        drop_root()
+        for act in (keys.load_key, keys.ensure_key, keys.replace_key):
+            with pytest.raises(MachineError) as caught:
+                act(VPN, root)
+            assert "as root" in caught.value.mend
+
+    in_namespace(check)
+
+
+@pytest.mark.root
+def test_a_full_disk_keeps_the_key_that_is_there() -> None:
+    def check() -> None:
+        sh("mkdir /run/warren; mount -t tmpfs -o size=16k none /run/warren")
+        root = Path("/run/warren")
+        first = keys.ensure_key(VPN, root)
+        sh("dd if=/dev/zero of=/run/warren/full bs=4k 2>/dev/null || true")
+        with pytest.raises(MachineError, match="No space"):
+            keys.replace_key(VPN, root)
+        assert keys.ensure_key(VPN, root) == first
+        with pytest.raises(MachineError, match="No space"):
+            keys.ensure_key(InstanceName("home"), root)
+        assert not any((root / "home").glob("*"))
+
+    in_namespace(check)
+
+
+def test_the_key_is_on_disk_before_its_public_half_comes_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file and folder that was made is synced, in the order in which a crash would need it."""
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    keys.ensure_key(VPN, root)
+    assert synced == [root.parent.name, "warren", ".private.key.warren-new", "vpn"]
+
+
+def test_the_key_is_nowhere_to_be_seen(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not in logs, not in errors with their whole traceback, not in how the value shows itself."""
+    caplog.set_level(logging.DEBUG)
+    keys.ensure_key(VPN, root)
+    key = keys.load_key(VPN, root)
+    path = keys.key_path(VPN, root)
+    path.write_bytes(key.reveal_text().encode()[:30])
+    with pytest.raises(MachineError) as caught:
+        keys.load_key(VPN, root)
+    text = "".join([*traceback.format_exception(caught.value), str(caught.value), caplog.text, repr(key), str(key)])
+    secrets = (key.reveal_text()[:20], key.reveal().hex(), repr(key.reveal()))
+    assert not any(secret in text for secret in secrets)
+
+
+@pytest.mark.root
+def test_no_other_program_sees_the_key() -> None:
+    def check() -> None:
+        started: list[str] = []
+        sys.addaudithook(lambda event, _: started.append(event) if event in PROCESSES else None)
+        root = Path("/run/warren")
+        keys.ensure_key(VPN, root)
+        keys.replace_key(VPN, root)
+        keys.load_key(VPN, root)
+        assert started == []
+        sh("true")
+        assert started
+
+    in_namespace(check)
+
+
+PROCESSES = ("subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system")
