@@ -1,0 +1,98 @@
+"""What WireGuard says on one machine, by the names of machines: as a tree for programs, as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from warren.plan.desired import Desired, Observed
+from warren.render.columns import columns
+from warren.wireguard.device import REJECT_AFTER_TIME_S, ObservedPeer
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """One instance on this machine: as it should be, as it is, and how many steps lie between."""
+
+    desired: Desired
+    observed: Observed
+    steps_pending: int
+
+
+def status_tree(statuses: Iterable[InstanceStatus]) -> dict[str, object]:
+    """What `warren status --json` prints; programs rely on its shape."""
+    return {"instances": {status.desired.instance: _instance(status) for status in statuses}}
+
+
+def status_text(statuses: Iterable[InstanceStatus]) -> str:
+    return "\n".join(_instance_text(status) for status in statuses)
+
+
+def _instance(status: InstanceStatus) -> dict[str, object]:
+    desired, observed = status.desired, status.observed
+    held = observed.device.peers if observed.device else {}
+    return {
+        "machine": desired.machine,
+        "interface": desired.interface,
+        "up": observed.link is not None and observed.device is not None and observed.link.is_up,
+        "steps_pending": status.steps_pending,
+        "machines": {
+            name: _peer(held[key], observed.unix_s) if key in held else {"configured": False}
+            for key, name in desired.peer_names.items()
+        },
+    }
+
+
+def _peer(peer: ObservedPeer, now_unix_s: float) -> dict[str, object]:
+    return {
+        "configured": True,
+        "endpoint": str(peer.endpoint) if peer.endpoint else None,
+        "handshake_unix_s": peer.handshake_unix_s or None,
+        "has_session": _has_session(peer, now_unix_s),
+        "received_bytes": peer.received_bytes,
+        "sent_bytes": peer.sent_bytes,
+    }
+
+
+def _has_session(peer: ObservedPeer, now_unix_s: float) -> bool:
+    """Whether a session may still carry packets; WireGuard itself forgets one after this time."""
+    return now_unix_s - peer.handshake_unix_s < REJECT_AFTER_TIME_S
+
+
+def _instance_text(status: InstanceStatus) -> str:
+    desired, observed = status.desired, status.observed
+    state = "as the document says" if not status.steps_pending else f"{status.steps_pending} steps pending"
+    if observed.link is None or observed.device is None:
+        return f"{desired.instance}: not up on {desired.machine} (warren apply)\n"
+    rows = [("machine", "endpoint", "handshake", "received", "sent")]
+    for key, name in sorted(desired.peer_names.items(), key=lambda each: each[1]):
+        peer = observed.device.peers.get(key)
+        rows.append((name, *_cells(peer, observed.unix_s)) if peer else (name, "-", "not configured", "-", "-"))
+    return f"{desired.instance} on {desired.machine}, interface {desired.interface}: {state}\n{columns(rows)}"
+
+
+def _cells(peer: ObservedPeer, now_unix_s: float) -> tuple[str, str, str, str]:
+    age_s = now_unix_s - peer.handshake_unix_s
+    handshake = f"{_duration(age_s)} ago" if peer.handshake_unix_s else "never"
+    return (
+        str(peer.endpoint or "-"),
+        handshake if _has_session(peer, now_unix_s) or not peer.handshake_unix_s else f"{handshake}, no session",
+        _size(peer.received_bytes),
+        _size(peer.sent_bytes),
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,110 @@
+"""What is wrong with stored values, all of it and not the first; and whether one that is brought can be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from warren.errors import InventoryError, Problem, UsageError, VarsError
+from warren.inventory.model import Inventory
+from warren.inventory.wording import Nearest, quoted
+from warren.names import InstanceName
+from warren.network.addresses import parse_suffix, upper_half
+from warren.network.resolve import resolve
+from warren.network.stored import PREFIX_FILE, SUFFIX_FILE, Stored
+from warren.vars.generators import Generator, Kind, Variable, canonical, generators, leftovers, stored_by_instance
+from warren.vars.store import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What `warren vars check` says. Leftovers are no error: they keep the addresses of those who left taken."""
+
+    problems: tuple[Problem, ...]  # unreadable, broken, taken
+    missing: tuple[Variable, ...]
+    leftovers: tuple[Variable, ...]
+
+
+def examine(inventory: Inventory, reading: Reading) -> Findings:
+    """Hold what is stored against the inventory."""
+    stored = stored_by_instance(reading.texts)
+    unreadable = {problem.file for problem in reading.problems}
+    return Findings(
+        (*reading.problems, *stored_problems(inventory, stored)),
+        tuple(
+            variable
+            for generator in generators(inventory).values()
+            for variable in generator.variables
+            if variable not in reading.texts and variable.path not in unreadable
+        ),
+        leftovers(inventory, reading.texts),
+    )
+
+
+def stored_problems(inventory: Inventory, stored: Mapping[InstanceName, Stored]) -> tuple[Problem, ...]:
+    """Every stored text that cannot be used."""
+    try:
+        resolve(inventory, stored)
+    except InventoryError as error:
+        return error.problems
+    return ()
+
+
+def accepted(inventory: Inventory, texts: Mapping[Variable, str], variable: Variable, text: str) -> str:
+    """A value that somebody brings, as it will be stored.
+
+    UsageError where nothing in the inventory makes such a value, VarsError where the text cannot be used.
+    """
+    generator = _generator(inventory, variable)
+    try:
+        value = canonical(variable.file, text.strip())
+    except ValueError as error:
+        mend = f"run `warren vars keygen {generator.instance}` on the machine; it prints the key"
+        raise VarsError(
+            str(error), where=variable.path, mend=mend if generator.kind is Kind.KEYS else _FORMS[variable.file]
+        ) from None
+    claim = _claim(variable.file, value)
+    for other in generator.variables:
+        if other != variable and other.file == variable.file and _claim(other.file, texts.get(other, "")) == claim:
+            raise VarsError(f'taken: machine "{other.machine}" has {texts[other]!r}', where=variable.path)
+    before = stored_problems(inventory, stored_by_instance(texts))
+    for problem in stored_problems(inventory, stored_by_instance({**texts, variable: value})):
+        if problem not in before:
+            raise VarsError(problem.message, where=problem.file)
+    return value
+
+
+def _generator(inventory: Inventory, variable: Variable) -> Generator:
+    known = generators(inventory)
+    if variable.generator not in known:
+        raise UsageError(
+            f"there is no generator {quoted(variable.generator)}",
+            mend=Nearest().hint(variable.generator, known, "Generators"),
+        )
+    generator = known[variable.generator]
+    if variable.machine not in generator.files:
+        raise UsageError(
+            f"machine {quoted(variable.machine)} is not in instance {quoted(generator.instance)}",
+            mend=Nearest().hint(variable.machine, generator.files, "Machines"),
+        )
+    file = generator.files[variable.machine]
+    if variable.file != file:
+        raise UsageError(
+            f"{variable.generator} makes no {quoted(variable.file)} for machine {quoted(variable.machine)}",
+            mend=f"it makes {variable.generator}/{file}",
+        )
+    return generator
+
+
+_FORMS = {
+    PREFIX_FILE: "a prefix is four groups, such as fd28:387a:3b:f700",
+    SUFFIX_FILE: "a suffix is four groups, such as bcd6:8f7f:3d6c:97",
+}
+
+
+def _claim(file: str, text: str) -> object:
+    """What of a value nobody else may have."""
+    try:
+        return upper_half(parse_suffix(text)) if file == SUFFIX_FILE else canonical(file, text)
+    except ValueError:
+        return None

@@ -1,0 +1,186 @@
+"""Make values: addresses here, from names; keys on their machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from warren.errors import InventoryError, MachineError, Problem, UsageError
+from warren.inventory.model import Inventory
+from warren.inventory.wording import Nearest, quoted
+from warren.names import InstanceName, MachineName
+from warren.network.addresses import prefix_text, suffix_text
+from warren.network.allocate import allocate
+from warren.vars.generators import Generator, Kind, Variable, generators, leftovers, same_value, stored_by_instance
+from warren.vars.reach import Reach
+from warren.vars.store import Store
+from warren.wireguard.keys import PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a run is about. No generators, no machines: all of them."""
+
+    generators: frozenset[str] = frozenset()
+    machines: frozenset[str] = frozenset()
+    regenerate: bool = False
+
+
+_Chosen: TypeAlias = Sequence[tuple[Generator, Variable]]
+
+
+class KeyRequest(NamedTuple):
+    """One key that a machine has to make."""
+
+    variable: Variable
+    instance: InstanceName
+    replace: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run will do: values to store, keys to have made. `stored` is what the inventory's machines have now."""
+
+    values: Mapping[Variable, str]
+    keys: tuple[KeyRequest, ...]
+    stored: Mapping[Variable, str]
+
+
+class Failure(NamedTuple):
+    """A machine whose key was not made, and why."""
+
+    variable: Variable
+    message: str
+
+
+def work(inventory: Inventory, texts: Mapping[Variable, str], selection: Selection) -> Work:
+    """What is missing, or is to be made anew.
+
+    Keys are made anew by `regenerate`. Addresses only where their generator is named: an address follows from the
+    machine's name, so a new one would mostly be the old one, and where it is not, the old one was chosen on purpose.
+    Raises UsageError for names that are unknown, InventoryError for selected values that stay and cannot be used.
+    """
+    chosen = _select(inventory, selection)
+    problems = _broken_keys(texts, chosen, selection)
+    try:
+        values = _addresses(inventory, texts, chosen, selection)
+    except InventoryError as error:
+        raise InventoryError((*error.problems, *problems)) from None
+    if problems:
+        raise InventoryError(problems)
+    left = frozenset(leftovers(inventory, texts))
+    return Work(
+        values,
+        tuple(
+            KeyRequest(variable, generator.instance, selection.regenerate)
+            for generator, variable in chosen
+            if generator.kind is Kind.KEYS and (selection.regenerate or variable not in texts)
+        ),
+        {variable: text for variable, text in texts.items() if variable not in left},
+    )
+
+
+def _addresses(
+    inventory: Inventory, texts: Mapping[Variable, str], chosen: _Chosen, selection: Selection
+) -> dict[Variable, str]:
+    wanted = [pair for pair in chosen if pair[0].kind is Kind.NETWORK]
+    if not wanted:
+        return {}
+    anew = {
+        variable
+        for generator, variable in wanted
+        if variable not in texts or (selection.regenerate and generator.name in selection.generators)
+    }
+    kept = {variable: text for variable, text in texts.items() if variable not in anew}
+    allocations = allocate(inventory, stored_by_instance(kept))
+    values = {}
+    for generator, variable in wanted:
+        if variable in anew:
+            allocation = allocations[generator.instance]
+            subnet = allocation.subnets.get(variable.machine)
+            text = prefix_text(subnet) if subnet else suffix_text(allocation.suffixes[variable.machine])
+            if not same_value(variable, texts.get(variable), text):
+                values[variable] = text
+    return values
+
+
+def _broken_keys(texts: Mapping[Variable, str], chosen: _Chosen, selection: Selection) -> tuple[Problem, ...]:
+    """Keys that would stay as they are, and are none."""
+    problems = []
+    for generator, variable in chosen:
+        if generator.kind is Kind.KEYS and variable in texts and not selection.regenerate:
+            try:
+                PublicKey.parse(texts[variable])
+            except ValueError as error:
+                mend = f"warren vars generate --service {generator.name} --regenerate --machine {variable.machine}"
+                problems.append(Problem(variable.path, 0, 0, f"{error}: a WireGuard key is needed", mend))
+    return tuple(problems)
+
+
+def _select(inventory: Inventory, selection: Selection) -> _Chosen:
+    every = generators(inventory)
+    for name in sorted(selection.generators - every.keys()):
+        raise UsageError(f"there is no generator {quoted(name)}", mend=Nearest().hint(name, every, "Generators"))
+    for name in sorted(selection.machines - inventory.machines.keys()):
+        raise UsageError(
+            f"there is no machine {quoted(name)}", mend=Nearest().hint(name, inventory.machines, "Machines")
+        )
+    chosen = [
+        (generator, variable)
+        for generator in every.values()
+        if not selection.generators or generator.name in selection.generators
+        for variable in generator.variables
+        if not selection.machines or variable.machine in selection.machines
+    ]
+    for name in sorted(selection.machines - {variable.machine for _, variable in chosen}):
+        where = " and ".join(sorted(selection.generators)) or "any generator"
+        raise UsageError(f'machine "{name}" has no values of {where}: it is not in the instance')
+    return chosen
+
+
+def carry_out(
+    todo: Work, store: Store, reaches: Sequence[Reach], done: Callable[[Variable, str], None]
+) -> tuple[Failure, ...]:
+    """Store the values, have the keys made; each is stored as it comes. Returns what could not be made.
+
+    `done` is called for each value that was written.
+    """
+    store.write(todo.values)
+    for variable, text in todo.values.items():
+        done(variable, text)
+    owners = {(variable.generator, text.strip()): variable.machine for variable, text in todo.stored.items()}
+    failures = []
+    for request in todo.keys:
+        variable = request.variable
+        try:
+            text = _made_key(request, reaches).text
+        except MachineError as error:
+            failures.append(Failure(variable, str(error)))
+            continue
+        owner = owners.setdefault((variable.generator, text), variable.machine)
+        if owner != variable.machine:
+            failures.append(Failure(variable, _cloned(variable, owner)))
+        elif not same_value(variable, todo.stored.get(variable), text):
+            store.write({variable: text})
+            done(variable, text)
+    return tuple(failures)
+
+
+def _made_key(request: KeyRequest, reaches: Sequence[Reach]) -> PublicKey:
+    machine = request.variable.machine
+    for reach in reaches:
+        if reach.reaches(machine):
+            return reach.make_key(machine, request.instance, request.replace)
+    again = " --regenerate" if request.replace else ""
+    raise MachineError(
+        f"no way to it from here; on it run `warren vars keygen {request.instance}{again}`, here "
+        f"`warren vars set {machine} {request.variable.generator}/{request.variable.file} KEY` with what it prints"
+    )
+
+
+def _cloned(variable: Variable, owner: MachineName) -> str:
+    return (
+        f'it has the key of machine "{owner}" (a copied disk?); one key is for one machine: '
+        f"warren vars generate --service {variable.generator} --regenerate --machine {variable.machine}"
+    )

@@ -1,0 +1,147 @@
+"""Generators: which of them an inventory has, which value each makes for which machine, and how its text reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from typing import NamedTuple
+
+from warren.inventory.model import Instance, Inventory
+from warren.names import InstanceName, MachineName, is_host_name
+from warren.network.addresses import parse_prefix, parse_suffix, prefix_text, suffix_text
+from warren.network.stored import (
+    PREFIX_FILE,
+    PUBLIC_KEY_FILE,
+    SUFFIX_FILE,
+    Stored,
+    keys_generator,
+    network_generator,
+    value_path,
+)
+from warren.wireguard.keys import PublicKey
+
+
+class Variable(NamedTuple):
+    """One generated value, by where it is stored."""
+
+    machine: MachineName
+    generator: str
+    file: str
+
+    @property
+    def path(self) -> str:
+        """Relative to the folder of the inventory."""
+        return value_path(*self)
+
+    def __str__(self) -> str:
+        return f"{self.machine} {self.generator}/{self.file}"
+
+
+class Kind(Enum):
+    """What a generator makes: keys on the machines, network values (addresses) from names."""
+
+    KEYS = "keys"
+    NETWORK = "network"
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """What makes one instance's values of one kind: one public file for each machine of the instance."""
+
+    name: str
+    kind: Kind
+    instance: InstanceName
+    files: Mapping[MachineName, str]
+
+    def variable(self, machine: MachineName) -> Variable:
+        return Variable(machine, self.name, self.files[machine])
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        return tuple(map(self.variable, self.files))
+
+
+def generators(inventory: Inventory) -> dict[str, Generator]:
+    """Every generator of the inventory by its name: addresses before keys, instance by instance."""
+    every = [make(each) for each in inventory.instances.values() for make in (_network, _keys)]
+    return {generator.name: generator for generator in every}
+
+
+def _keys(instance: Instance) -> Generator:
+    files = dict.fromkeys(instance.members, PUBLIC_KEY_FILE)
+    return Generator(keys_generator(instance.name), Kind.KEYS, instance.name, files)
+
+
+def _network(instance: Instance) -> Generator:
+    files = dict.fromkeys(instance.controllers, PREFIX_FILE) | dict.fromkeys(instance.peers, SUFFIX_FILE)
+    return Generator(network_generator(instance.name), Kind.NETWORK, instance.name, files)
+
+
+_KEYS_START = keys_generator(InstanceName(""))
+_NETWORK_START = network_generator(InstanceName(""))
+
+
+def instance_of(generator: str) -> InstanceName | None:
+    """The instance that a generator's name says; None where the generator is not Warren's."""
+    for start in (_KEYS_START, _NETWORK_START):
+        if generator.startswith(start) and is_host_name(generator.removeprefix(start)):
+            return InstanceName(generator.removeprefix(start))
+    return None
+
+
+@cache  # asked for each machine's generators
+def possible_files(generator: str) -> tuple[str, ...]:
+    """The public files that a generator of this name can make, whatever the machine's role."""
+    if instance_of(generator) is None:
+        return ()
+    return (PUBLIC_KEY_FILE,) if generator.startswith(_KEYS_START) else (PREFIX_FILE, SUFFIX_FILE)
+
+
+def canonical(file: str, text: str) -> str:
+    """The value as Warren writes it; ValueError says what is wrong with the text."""
+    if file == PREFIX_FILE:
+        return prefix_text(parse_prefix(text))
+    if file == SUFFIX_FILE:
+        return suffix_text(parse_suffix(text))
+    return PublicKey.parse(text).text
+
+
+def same_value(variable: Variable, stored: str | None, text: str) -> bool:
+    """Whether the stored text means this value: clan's texts without their zero groups are left as they are."""
+    try:
+        return stored is not None and canonical(variable.file, stored) == text
+    except ValueError:
+        return False
+
+
+def file_bytes(file: str, text: str) -> bytes:
+    """What the file holds for a value: keys end their line, as `wg pubkey` writes them; addresses do not, for Nix
+    expressions of clan repositories glue `::1` to them."""
+    return f"{text}\n".encode() if file == PUBLIC_KEY_FILE else text.encode()
+
+
+def shortened(variable: Variable, text: str) -> str:
+    """The value for people: of a key, its first eight characters."""
+    return f"{text[:8]}…" if variable.file == PUBLIC_KEY_FILE and len(text) > 8 else text
+
+
+def stored_by_instance(texts: Mapping[Variable, str]) -> dict[InstanceName, Stored]:
+    """The texts as `network` takes them."""
+    files: dict[InstanceName, dict[str, dict[MachineName, str]]] = {}
+    for (machine, generator, file), text in texts.items():
+        instance = instance_of(generator)
+        if instance is not None:
+            files.setdefault(instance, {}).setdefault(file, {})[machine] = text
+    return {
+        instance: Stored(by_file.get(PREFIX_FILE, {}), by_file.get(SUFFIX_FILE, {}), by_file.get(PUBLIC_KEY_FILE, {}))
+        for instance, by_file in files.items()
+    }
+
+
+def leftovers(inventory: Inventory, stored: Iterable[Variable]) -> tuple[Variable, ...]:
+    """Stored values that nothing in the inventory makes any more: of machines and instances that left, or whose role
+    changed. They keep their addresses taken; nothing else comes of them."""
+    made = {variable for generator in generators(inventory).values() for variable in generator.variables}
+    return tuple(sorted(variable for variable in stored if variable not in made))
