@@ -27,6 +27,8 @@ check: setup ## format, lint, types, architecture, quick tests: before every com
 	@.venv/bin/ruff format --check --quiet . || { echo "mend: .venv/bin/ruff format ." >&2; exit 1; }
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy
+	@$(PYTEST) -q tests/test_architecture.py
+	@$(PYTEST) -q -n 2 -m "not root and not lab and not kernel and not slow" --ignore tests/test_architecture.py
 
 bench: setup ## measure; BENCH="startup device" for some of it
 	@.venv/bin/python -m bench $(BENCH)

@@ -1,0 +1,115 @@
+"""This machine in all of its instances: its documents, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from warren.agent import reconcile
+from warren.agent.reconcile import Pending
+from warren.errors import WarrenError
+from warren.host.machine import Host
+from warren.names import InstanceName, InterfaceName, MachineName
+from warren.network.document import Document
+from warren.plan import preflight
+from warren.plan.steps import Step
+from warren.render.status import InstanceStatus
+from warren.wireguard.keys import PublicKey
+
+Documents: TypeAlias = Mapping[InstanceName, Document]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one instance: the steps that were done (of a check: that wait), or why it could not be."""
+
+    steps: tuple[Step, ...] = ()
+    error: WarrenError | None = None
+    names: Mapping[PublicKey, MachineName] = field(default_factory=dict)  # for people
+
+
+def check(host: Host, me: MachineName, documents: Documents) -> dict[InstanceName, Verdict]:
+    """What `apply` would do, for every instance. Nothing is touched."""
+    return {
+        name: Verdict(each.steps, None, each.desired.peer_names) if isinstance(each, Pending) else Verdict(error=each)
+        for name, each in _prepare(host, me, documents).items()
+    }
+
+
+def apply(
+    host: Host, me: MachineName, documents: Documents, new: Mapping[InstanceName, bytes] | None = None
+) -> dict[InstanceName, Verdict]:
+    """Make this machine what its documents say.
+
+    All that can be known beforehand is checked before the first effect; after that, one instance's failure is no
+    reason to neglect the others. `new`: the bytes of documents that the machine does not have yet; it keeps those that
+    passed the checks.
+    """
+    with host.locked():
+        prepared = _prepare(host, me, documents)
+        for name, content in (new or {}).items():
+            if isinstance(prepared[name], Pending):
+                host.write_document(name, content)
+        return {name: _perform(host, each) for name, each in prepared.items()}
+
+
+def status(host: Host, me: MachineName) -> list[InstanceStatus]:
+    """How every instance of this machine is; raises what `apply` would."""
+    documents, refused = read_documents(host)
+    statuses = []
+    for name, pending in _prepare(host, me, documents).items():
+        if isinstance(pending, WarrenError):
+            refused[name] = pending
+        else:
+            statuses.append(InstanceStatus(pending.desired, pending.observed, len(pending.steps)))
+    for error in refused.values():
+        raise error
+    return statuses
+
+
+def take_down(host: Host, instance: InstanceName) -> None:
+    """Take the instance off this machine, its document included, so that no agent brings it back. The key stays."""
+    with host.locked():
+        documents, _ = read_documents(host)
+        own = documents.pop(instance, None)
+        me = host.machine_name()
+        entry = own.entry(me) if own and me else None
+        interface = entry.interface if entry else InterfaceName(instance)
+        reconcile.remove(host, instance, interface, frozenset(other.base for other in documents.values()))
+        host.forget(instance)
+
+
+def read_documents(host: Host) -> tuple[dict[InstanceName, Document], dict[InstanceName, WarrenError]]:
+    """The documents that this machine has, and those that it refuses."""
+    documents: dict[InstanceName, Document] = {}
+    refused: dict[InstanceName, WarrenError] = {}
+    for name in host.instances():
+        try:
+            if document := host.read_document(name):
+                documents[name] = document
+        except WarrenError as error:
+            refused[name] = error
+    return documents, refused
+
+
+def _prepare(host: Host, me: MachineName, documents: Documents) -> dict[InstanceName, Pending | WarrenError]:
+    prepared: dict[InstanceName, Pending | WarrenError] = {}
+    for name, document in documents.items():
+        others = frozenset(other.base for other in documents.values() if other.instance != name)
+        try:
+            prepared[name] = reconcile.prepare(host, document, me, others)
+        except WarrenError as error:
+            prepared[name] = error
+    preflight.check_together([each.desired for each in prepared.values() if isinstance(each, Pending)])
+    return prepared
+
+
+def _perform(host: Host, prepared: Pending | WarrenError) -> Verdict:
+    if isinstance(prepared, WarrenError):
+        return Verdict(error=prepared)
+    try:
+        reconcile.perform(host, prepared)
+    except WarrenError as error:
+        return Verdict(prepared.steps, error, prepared.desired.peer_names)
+    return Verdict(prepared.steps, None, prepared.desired.peer_names)

@@ -1,0 +1,300 @@
+"""`warren vars`: generated values, stored beside the inventory."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from warren.cli import EXIT_MACHINE_FAILED
+from warren.errors import LabError, MachineError, Problem, UsageError
+from warren.inventory.wording import Nearest, quoted
+from warren.names import HOST_NAME_RULE, InstanceName, MachineName, is_host_name
+from warren.render.columns import columns
+from warren.vars.check import Findings, accepted
+from warren.vars.generate import Selection, carry_out, work
+from warren.vars.generators import Variable, same_value, shortened
+from warren.vars.reach import Reach
+from warren.wireguard.keys import PublicKey
+from warren.workspace.folder import Folder, open_folder
+from warren.workspace.git import commit, message_for
+from warren.workspace.source import find_inventory
+
+if TYPE_CHECKING:
+    from warren.lab.lab import Lab
+
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+commit_option = click.option(
+    "--commit/--no-commit", "commits", default=True, help="Commit what was written, if this is a git repository."
+)
+
+
+@click.group("vars", context_settings={"help_option_names": ["-h", "--help"]})
+def vars_group() -> None:
+    """Generated values: keys, made on the machines, and addresses, made from names.
+
+    They are stored in the folder `vars` beside the inventory, in the layout of clan repositories.
+    """
+
+
+@vars_group.command()
+@click.option("--service", "--generator", "services", multiple=True, metavar="NAME",
+              help="Only this generator, such as wireguard-keys-vpn (repeatable).")  # fmt: skip
+@click.option("--machine", "machines", multiple=True, metavar="MACHINE", help="Only this machine (repeatable).")
+@click.option("--regenerate", is_flag=True, help="Make what is there anew; see above.")
+@click.option("--here", metavar="MACHINE", help="Which machine of the inventory this computer is; else by its name.")
+@click.option("--lab", metavar="NAME", help="Reach the machines of this running lab.")
+@commit_option
+@click.pass_obj
+def generate(
+    given: str | None,
+    services: tuple[str, ...],
+    machines: tuple[str, ...],
+    regenerate: bool,
+    here: str | None,
+    lab: str | None,
+    commits: bool,
+) -> int:
+    """Make what is missing; one git commit of it.
+
+    Keys are made on their machines, only public keys come back. What could be made is stored even if some machines
+    failed; the exit code is 4 then.
+
+    --regenerate makes new keys. Addresses stay, unless their generator is named with --service: an address follows
+    from the machine's name, so the first free one is the same again. It is another one only where the stored one was
+    chosen by hand, or gave way to a machine whose values are gone since.
+    """
+    folder = _folder(given)
+    selection = Selection(frozenset(services), frozenset(machines), regenerate)
+    reaches = _reaches(folder, here, lab)
+    written: list[Variable] = []
+
+    def done(variable: Variable, text: str) -> None:
+        written.append(variable)
+        click.echo(f"{variable} {shortened(variable, text)}", err=True)
+
+    with folder.store.lock(_waiting):
+        found = work(folder.inventory, folder.texts, selection)
+        try:
+            failures = carry_out(found, folder.store, reaches, done)
+        finally:  # after an interruption or on a full disk too: what is stored is committed
+            if commits:
+                _commit(folder, "generate", written)
+    for failure in failures:
+        click.echo(f"{failure.variable.machine}: {failure.message}", err=True)
+    if not written and not failures:
+        click.echo("nothing is missing", err=True)
+    return EXIT_MACHINE_FAILED if failures else 0
+
+
+@vars_group.command("list")
+@click.argument("machines", nargs=-1, metavar="[MACHINE]...")
+@json_option
+@click.pass_obj
+def list_values(given: str | None, machines: tuple[str, ...], as_json: bool) -> None:
+    """What is stored, of all machines or of these."""
+    folder = _folder(given)
+    stored = {variable.machine for variable in folder.texts}
+    for name in machines:
+        if name not in stored and name not in folder.inventory.machines:
+            known = sorted(stored | folder.inventory.machines.keys())
+            raise UsageError(f"there is no machine {quoted(name)}", mend=Nearest().hint(name, known, "Machines"))
+    chosen = {each: text for each, text in sorted(folder.texts.items()) if not machines or each.machine in machines}
+    if as_json:
+        values = [variable._asdict() | {"value": text} for variable, text in chosen.items()]
+        click.echo(json.dumps({"values": values}, indent=2))
+    elif chosen:
+        rows = [(*variable, shortened(variable, text)) for variable, text in chosen.items()]
+        click.echo(columns([("MACHINE", "GENERATOR", "FILE", "VALUE"), *rows]), nl=False)
+    else:
+        click.echo("nothing is stored yet; warren vars generate", err=True)
+
+
+@vars_group.command()
+@click.argument("machine")
+@click.argument("value", metavar="GENERATOR/FILE")
+@click.pass_obj
+def get(given: str | None, machine: str, value: str) -> None:
+    """Print one public value, exactly as it is stored."""
+    data = _folder(given).store.value(_variable(machine, value))
+    sys.stdout.buffer.write(data)
+    if sys.stdout.isatty() and not data.endswith(b"\n"):
+        click.echo()
+
+
+@vars_group.command("set")
+@click.argument("machine")
+@click.argument("value", metavar="GENERATOR/FILE")
+@click.argument("text", required=False, metavar="[TEXT]")
+@commit_option
+@click.pass_obj
+def set_value(given: str | None, machine: str, value: str, text: str | None, commits: bool) -> None:
+    """Store a value that was made elsewhere: TEXT, or what stdin says.
+
+    \b
+    ssh laptop1 sudo warren vars keygen vpn | warren vars set laptop1 wireguard-keys-vpn/publickey
+    """
+    folder = _folder(given)
+    variable = _variable(machine, value)
+    if text is None:
+        text = sys.stdin.buffer.read().decode(errors="replace")
+    with folder.store.lock(_waiting):
+        stored = accepted(folder.inventory, folder.texts, variable, text)
+        if same_value(variable, folder.texts.get(variable), stored):
+            click.echo(f"{variable} is that already", err=True)
+            return
+        folder.store.write({variable: stored})
+        click.echo(f"{variable} {shortened(variable, stored)}", err=True)
+        if commits:
+            _commit(folder, "set", [variable])
+
+
+@vars_group.command()
+@json_option
+@click.pass_obj
+def check(given: str | None, as_json: bool) -> int:
+    """Say what is missing, broken, taken or left over.
+
+    Silent when all is well. Values of machines and instances that left the inventory are left over. They are no
+    error: they keep the addresses of those who may come back from being given to others.
+    """
+    folder = _folder(given)
+    findings = folder.findings
+    if as_json:
+        click.echo(json.dumps(_findings_tree(folder, findings), indent=2))
+    else:
+        click.echo(_findings_text(findings), nl=False, err=True)
+    return 1 if findings.problems or findings.missing else 0
+
+
+@vars_group.command()
+@click.argument("instance")
+@click.option("--regenerate", is_flag=True, help="Make a new key in place of the one that is there.")
+def keygen(instance: str, regenerate: bool) -> None:
+    """Print this machine's public key for INSTANCE.
+
+    Run as root on the machine itself. Its private key is made if it has none, and stays there:
+    /var/lib/warren/INSTANCE/private.key, for root alone.
+    """
+    if not is_host_name(instance):
+        raise UsageError(f"{quoted(instance)} is no instance's name", mend=HOST_NAME_RULE)
+    if os.geteuid() != 0:
+        raise UsageError("this needs root: private keys are root's own", mend=f"sudo warren vars keygen {instance}")
+    click.echo(_make_key(InstanceName(instance), regenerate).text)
+
+
+def _folder(given: str | None) -> Folder:
+    return open_folder(find_inventory(Path.cwd(), given))
+
+
+def _variable(machine: str, value: str) -> Variable:
+    generator, slash, file = value.partition("/")
+    if not slash:
+        raise UsageError(
+            f"{quoted(value)} is no GENERATOR/FILE", mend=f"warren vars list {machine} shows what there is"
+        )
+    return Variable(MachineName(machine), generator, file)
+
+
+def _waiting() -> None:
+    click.echo("another warren is at work in this folder; waiting for it", err=True)
+
+
+def _commit(folder: Folder, verb: str, written: Sequence[Variable]) -> None:
+    if not written:
+        return
+    message = message_for(verb, [(variable.generator, variable.machine) for variable in written])
+    done = commit(folder.path, [variable.path for variable in written], message)
+    if done.id:
+        click.echo(f"git commit {done.id}: {message}", err=True)
+    if done.note:
+        click.echo(done.note, err=True)
+
+
+def _findings_text(findings: Findings) -> str:
+    blocks = [str(problem) for problem in findings.problems]
+    if findings.missing:
+        missing = "\n".join(f"missing: {variable}" for variable in findings.missing)
+        blocks.append(f"{missing}\nmend: warren vars generate")
+    if findings.leftovers:
+        blocks.append("\n".join(f"left over: {variable}" for variable in findings.leftovers))
+    return "\n\n".join(blocks) + "\n" if blocks else ""
+
+
+def _findings_tree(folder: Folder, findings: Findings) -> dict[str, object]:
+    missing = [
+        Problem(folder.shown(variable), 0, 0, "missing", f"warren vars generate --machine {variable.machine}")
+        for variable in findings.missing
+    ]
+    return {
+        "errors": [
+            {"file": each.file, "line": each.line, "column": each.column, "message": each.message, "mend": each.mend}
+            for each in (*findings.problems, *missing)
+        ],
+        "leftovers": [variable._asdict() for variable in findings.leftovers],
+    }
+
+
+def _reaches(folder: Folder, here: str | None, lab: str | None) -> list[Reach]:
+    """The ways to machines: those that were named, else this computer for itself."""
+    machines = folder.inventory.machines
+    if here is not None and here not in machines:
+        raise UsageError(f"there is no machine {quoted(here)}", mend=Nearest().hint(here, machines, "Machines"))
+    if lab is not None:
+        from warren.lab.lab import find_lab
+
+        return [InLab(find_lab(lab))]
+    return [ThisMachine(MachineName(here) if here else _own_name())]
+
+
+def _own_name() -> MachineName:
+    from warren.host import state
+
+    return state.machine_name() or MachineName(socket.gethostname().split(".")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class ThisMachine:
+    """The way to the very machine that this runs on."""
+
+    name: MachineName
+
+    def reaches(self, machine: MachineName) -> bool:
+        return machine.lower() == self.name.lower()
+
+    def make_key(self, machine: MachineName, instance: InstanceName, replace: bool) -> PublicKey:
+        if os.geteuid() != 0:
+            raise MachineError("this computer is it, and private keys are root's own", mend="run this with sudo")
+        return _make_key(instance, replace)
+
+
+@dataclass(frozen=True, slots=True)
+class InLab:
+    """The way to the machines of a running lab."""
+
+    lab: Lab
+
+    def reaches(self, machine: MachineName) -> bool:
+        return machine in self.lab.state.machines
+
+    def make_key(self, machine: MachineName, instance: InstanceName, replace: bool) -> PublicKey:
+        from warren.lab.process import call
+
+        place = self.lab.places().get(machine)
+        if place is None:
+            raise LabError("it is dead", mend=f"warren lab fault heal {machine} --name {self.lab.state.name}")
+        return call(place, _make_key, instance, replace)
+
+
+def _make_key(instance: InstanceName, replace: bool) -> PublicKey:
+    """Here, wherever this is run."""
+    from warren.host import keys
+
+    return keys.replace_key(instance) if replace else keys.ensure_key(instance)

@@ -1,0 +1,34 @@
+# vpn on server3
+ip link add dev vpn type wireguard || wireguard-go vpn
+ip -6 route add unreachable fdeb:f20c::/40 metric 2147483647 proto 87
+nft -f - <<'END'
+add table inet warren-vpn
+delete table inet warren-vpn
+add table inet warren-vpn
+add chain inet warren-vpn input { type filter hook input priority 0; policy accept; }
+add rule inet warren-vpn input udp dport 51820 accept
+add chain inet warren-vpn forward { type filter hook forward priority 0; policy accept; }
+add rule inet warren-vpn forward iifname "vpn" oifname "vpn" accept
+add rule inet warren-vpn forward iifname "vpn" drop
+add rule inet warren-vpn forward oifname "vpn" drop
+END
+sysctl -w net.ipv6.conf.vpn.force_forwarding=1 || sysctl -w net.ipv6.conf.all.forwarding=1  # the latter before Linux 6.17
+wg set vpn private-key /var/lib/warren/vpn/private.key  # whose public key is ratZ+IhKvgd0jFP5cU2x9q8wNXjRTMcyS5fbwvCMo/k=
+wg set vpn listen-port 51820
+ip link set dev vpn mtu 1420
+ip -6 address add fdeb:f20c:ad:ab00::1/40 dev vpn nodad
+wg set vpn peer f0CbGzIRw3SZyWGfQq4NKr3uZS69wa8FAta1OaZwQwY= endpoint '[2001:db8::1]:51820' persistent-keepalive off allowed-ips fdeb:f20c:7f:4000::/56  # server1
+wg set vpn peer xn6D/MaygHeKOhRSKq6lBWNk7/in7UrkCtV6shpjBZ4= endpoint '[2001:db8::2]:51820' persistent-keepalive 25 allowed-ips fdeb:f20c:c6:7e00::/56  # server2
+wg set vpn peer vNaPfz1sAJfQn9q0BLpJ6dt9EcQte0Zp17SX7cEKuZQ= persistent-keepalive 25 allowed-ips fdeb:f20c:7f:4000:bcd6:8f7f::/96,fdeb:f20c:ad:ab00:bcd6:8f7f::/96,fdeb:f20c:c6:7e00:bcd6:8f7f::/96  # laptop1
+ip link set dev vpn up
+sleep 1  # server1 may speak first: two first messages that cross cost 5 s
+wg set vpn peer f0CbGzIRw3SZyWGfQq4NKr3uZS69wa8FAta1OaZwQwY= persistent-keepalive 25  # server1
+sed -i '/^# BEGIN warren vpn /,/^# END warren vpn$/d' /etc/hosts
+cat >> /etc/hosts <<'END'
+# BEGIN warren vpn (kept by warren: edits between these two lines are lost)
+fdeb:f20c:ad:ab00:bcd6:8f7f:3d6c:97 laptop1.vpn
+fdeb:f20c:7f:4000::1 server1.vpn
+fdeb:f20c:c6:7e00::1 server2.vpn
+fdeb:f20c:ad:ab00::1 server3.vpn
+# END warren vpn
+END
