@@ -5,6 +5,7 @@
 unexport PYTHONDONTWRITEBYTECODE
 
 LAB ?= examples/burrow.toml
+NAME ?= burrow
 PYTEST := .venv/bin/python -m pytest
 
 help: ## this list
@@ -14,10 +15,10 @@ setup: ## install what the lab and the tests need: Debian packages (as root), .v
 	@scripts/setup
 
 lab: setup ## bring up the example mesh in namespaces (root); LAB=FILE for another one
-	@.venv/bin/warren lab up $(LAB)
+	@.venv/bin/warren lab up $(LAB) --name $(NAME)
 
 lab-down: ## take it down again
-	@.venv/bin/warren lab down
+	@.venv/bin/warren lab down --name $(NAME)
 
 test: setup ## every test; those that need root and namespaces are skipped for others
 	@[ "$$(id -u)" -eq 0 ] || echo "*** NOT ROOT: the tests on real namespaces and WireGuard are SKIPPED ***" >&2

@@ -24,14 +24,17 @@ def is_domain(text: str) -> bool:
 
 
 def interface_name_problem(text: str) -> str | None:
-    """Why Linux refuses `text` as the name of an interface, or None (dev_valid_name, net/core/dev.c)."""
+    """Why Linux refuses `text` as the name of an interface, or None (dev_valid_name, net/core/dev.c).
+
+    A percent sign makes it a template for numbered names (dev_alloc_name).
+    """
     size = len(text.encode())
     if size > INTERFACE_NAME_BYTES:
         return f"{size} bytes long, Linux allows {INTERFACE_NAME_BYTES}"
     if text in ("", ".", ".."):
         return "not a name"
     for character in text:
-        if character in "/:" or character.isspace() or ord(character) < 32:
+        if character in "/:%" or character.isspace() or ord(character) < 32:
             return f"contains {character!r}"
     if text in ("all", "default", "lo"):
         return "reserved by Linux"

@@ -23,7 +23,7 @@ from warren.host import keys
 from warren.host.machine import Host
 from warren.host.rtnetlink import UNREACHABLE_METRIC
 from warren.inventory.model import Inventory
-from warren.names import InstanceName, MachineName
+from warren.names import InstanceName, InterfaceName, MachineName
 from warren.network.document import Document, encode
 from warren.network.resolve import resolve
 from warren.network.stored import Stored
@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 VPN = InstanceName("vpn")
 SERVER1 = MachineName("server1")
+WG7 = InterfaceName("wg7")
 SNAPSHOT = (
     "ip -6 addr; ip -6 route; ip link; nft list ruleset; cat /etc/hosts; sysctl -ae 2>/dev/null | grep ipv6.*forward"
 )
@@ -121,8 +122,9 @@ def test_every_drift_is_mended_and_nothing_else_is_touched() -> None:
             "sed -i s/laptop1/laptop9/ /etc/hosts",
         ):
             sh(damage)
-            waiting = this_machine.check(host, SERVER1, {VPN: wanted})[VPN].steps
-            assert waiting, damage
+            waiting = this_machine.check(host, SERVER1, {VPN: wanted})[VPN]
+            assert waiting.error is None, damage
+            assert waiting.steps, damage
             verdict = apply(host, wanted)[VPN]
             assert verdict.error is None, damage
             assert this_machine.check(host, SERVER1, {VPN: wanted})[VPN].steps == (), damage
@@ -162,7 +164,7 @@ def test_a_port_that_another_wireguard_holds_names_its_interface() -> None:
         apply(host, example(host))
         other = mesh("server1", instance="home")
         home = document(inventory(other), keys.ensure_key(other.name, host.state), name=other.name)
-        error = this_machine.apply(host, SERVER1, {other.name: home})[other.name].error
+        error = apply(host, home)[other.name].error
         assert error is not None
         assert "Address already in use, by WireGuard interface vpn" in error.what
 
@@ -236,6 +238,92 @@ def test_instances_in_each_others_way_are_refused_together() -> None:
     on_a_machine(body)
 
 
+def test_another_vpns_interface_is_left_alone() -> None:
+    def body(host: Host) -> None:
+        sh("ip tuntap add vpn mode tun")  # as OpenVPN makes one
+        before = sh(SNAPSHOT)
+        error = apply(host, example(host))[VPN].error
+        assert isinstance(error, DocumentRefused)
+        assert "it has neither the key nor an address of it" in error.what
+        assert sh(SNAPSHOT) == before
+
+    on_a_machine(body)
+
+
+def test_a_broken_document_leaves_its_running_mesh_alone() -> None:
+    def body(host: Host) -> None:
+        home = InstanceName("home")
+        apply(host, example(host))
+        own_key = keys.ensure_key(home, host.state)
+        whole = inventory(replace(mesh("server2", "server1", "home")))
+        assert apply(host, document(whole, own_key, name=home))[home].error is None
+        before = sh(SNAPSHOT)
+        (host.state / home / "network.json").write_text("half a docu")
+        documents, refused = this_machine.read_documents(host)
+        assert (list(documents), list(refused)) == ([VPN], [home])
+        assert this_machine.apply(host, SERVER1, documents)[VPN] == Verdict(
+            (), None, this_machine.check(host, SERVER1, documents)[VPN].names
+        )
+        assert sh(SNAPSHOT) == before
+        assert "server1" in subprocess.run(["cat", host.state / "machine.name"], capture_output=True, text=True).stdout
+        statuses, refused = this_machine.status(host, SERVER1)
+        assert ([each.desired.instance for each in statuses], list(refused)) == ([VPN], [home])
+
+    on_a_machine(body)
+
+
+def test_what_was_taken_down_meanwhile_does_not_come_back() -> None:
+    def body(host: Host) -> None:
+        before = sh(SNAPSHOT)
+        apply(host, example(host))
+        documents, _ = this_machine.read_documents(host)  # as the agent does, which then waits for the lock
+        this_machine.take_down(host, VPN)
+        assert this_machine.apply(host, SERVER1, documents) == {}
+        assert sh(SNAPSHOT) == before
+
+    on_a_machine(body)
+
+
+@pytest.mark.parametrize("me", ["server1", "laptop1"])
+def test_an_interface_of_another_name_takes_the_place_of_the_former(me: str) -> None:
+    def body(host: Host) -> None:
+        name = MachineName(me)
+        before = sh(SNAPSHOT)
+        wanted = document(inventory(mesh("server1 server2", "laptop1")), keys.ensure_key(VPN, host.state), name)
+        assert this_machine.apply(host, name, {VPN: wanted}, {VPN: encode(wanted)})[VPN].error is None
+        renamed = replace(
+            wanted,
+            controllers={key: replace(each, interface=WG7) for key, each in wanted.controllers.items()},
+            peers={key: replace(each, interface=WG7) for key, each in wanted.peers.items()},
+        )
+        assert this_machine.apply(host, name, {VPN: renamed}, {VPN: encode(renamed)})[VPN].error is None
+        assert sh("wg show interfaces").split() == [WG7]
+        (host.state / "machine.name").unlink()  # nobody says who this is: `down` knows the interface by its key
+        this_machine.take_down(host, VPN)
+        assert sh(SNAPSHOT) == before
+
+    on_a_machine(body)
+
+
+def test_of_a_first_apply_that_fails_nothing_stays() -> None:
+    def body(host: Host) -> None:
+        wanted = example(host)
+        sh("mount -o remount,ro,bind /etc")  # the last step, the names, cannot be done
+        before = sh(SNAPSHOT)
+        error = apply(host, wanted)[VPN].error
+        assert isinstance(error, MachineError)
+        assert "/etc/hosts" in str(error)
+        assert sh(SNAPSHOT) == before
+        assert host.instances() == ()
+        sh("mount -o remount,rw,bind /etc")
+        assert apply(host, wanted)[VPN].error is None
+        sh("mount -o remount,ro,bind /etc; ip link del vpn")
+        assert apply(host, example(host, peers="laptop1 laptop2"))[VPN].error is not None
+        assert sh("wg show interfaces").split() == ["vpn"]  # a mesh that was there is not given up for its names
+
+    on_a_machine(body)
+
+
 def test_a_hosts_file_that_is_a_folder_is_an_error_that_says_so() -> None:
     def body(host: Host) -> None:
         sh("rm /etc/hosts; mkdir /etc/hosts")
@@ -267,16 +355,44 @@ def test_the_agent_follows_documents_and_leaves_the_mesh_when_it_ends() -> None:
     on_a_machine(body)
 
 
+def test_the_agent_outlives_its_folder() -> None:
+    def body(host: Host) -> None:
+        host.write_document(VPN, encode(example(host)))
+        agent = os.fork()
+        if agent == 0:
+            run.run(host, SERVER1)
+            os._exit(0)
+        wait_until(lambda: "laptop1.vpn" in sh("cat /etc/hosts"), what="the mesh")
+        sh("mkdir /run/kept; mv /var/lib/warren /run/kept; mount -o remount,ro /var/lib")
+        time.sleep(0.2)  # the agent has seen it; what it must not do has no event to wait for
+        assert os.waitpid(agent, os.WNOHANG) == (0, 0)
+        sh("mount -o remount,rw /var/lib; mv /run/kept/warren /var/lib; ip link del vpn")
+        wait_until(lambda: "vpn" in sh("wg show interfaces"), timeout_s=60, what="the mesh again")
+        os.kill(agent, signal.SIGTERM)
+        assert os.waitpid(agent, 0)[1] == 0
+
+    on_a_machine(body)
+
+
 def test_a_dead_userspace_wireguard_is_started_again() -> None:
     def body(host: Host) -> None:
         wanted = example(host)
         apply(host, wanted)
         if "wireguard" in sh("ip -d link show vpn").split("link/none")[1]:
             pytest.skip("this kernel has WireGuard: there is no process that could die")
-        (process,) = [each for each in Path("/proc").glob("[0-9]*") if (each / "comm").read_text() == "wireguard-go\n"]
+        process = wireguard_go()
         os.kill(int(process.name), signal.SIGKILL)
         wait_until(lambda: not process.exists(), what="the end of wireguard-go")
         assert apply(host, wanted)[VPN].error is None
         assert "listening port: 51820" in subprocess.run(["wg", "show"], capture_output=True, text=True).stdout
+        # One that loses its link ends by itself, and holds the listen port until then.
+        os.kill(int(wireguard_go().name), signal.SIGSTOP)
+        sh(f"ip link del vpn; (sleep 0.3; kill -CONT {wireguard_go().name}) >/dev/null 2>&1 &")
+        assert apply(host, wanted)[VPN].error is None
 
     on_a_machine(body)
+
+
+def wireguard_go() -> Path:
+    (process,) = [each for each in Path("/proc").glob("[0-9]*") if (each / "comm").read_text() == "wireguard-go\n"]
+    return process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import multiprocessing
+import socket
 from collections.abc import Sequence
 
 import pytest
@@ -100,5 +101,23 @@ def test_a_list_that_changes_while_it_is_read_is_read_again() -> None:
             names = list(rtnetlink.links())
             assert sum(name.startswith(("steady", "other")) for name in names) == 2 * pairs
         restless.kill()
+
+    in_namespace(check)
+
+
+@pytest.mark.root
+def test_a_list_of_which_parts_may_be_lost_is_read_again() -> None:
+    """A full queue, here of news that nobody fetched: the kernel reports it in the midst of the answer."""
+
+    def check() -> None:
+        with NetlinkSocket(0) as conversation:
+            conversation._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is
+            conversation._socket.setsockopt(270, 1, 1)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, RTNLGRP_LINK
+            sh("".join(f"ip link add a{n} type veth peer name b{n}\n" for n in range(20)))
+            assert len(conversation.dump(18, bytes(16), command="ip link show")) == 41  # RTM_GETLINK; lo is one
+            sh("".join(f"ip link delete a{n}\n" for n in range(20)))
+            with pytest.raises(KernelError, match="ip link delete lo: No buffer space available") as lost:
+                conversation.request(17, bytes(16), command="ip link delete lo")  # RTM_DELLINK
+            assert lost.value.code == errno.ENOBUFS
 
     in_namespace(check)

@@ -6,7 +6,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,12 +131,10 @@ def test_a_terminal_is_the_commands_too(lab: Computer) -> None:
 
 
 def test_control_c_is_for_the_command(lab: Computer) -> None:
-    script = (
-        "import time\nprint('ready', flush=True)\ntry: time.sleep(60)\nexcept KeyboardInterrupt: raise SystemExit(5)"
-    )
-    command = [*WARREN, "lab", "exec", "laptop1", "--", sys.executable, "-c", script]
-    _, code = lab.namespace.run(on_a_terminal, command, b"\x03")
-    assert code == 5
+    script = "trap 'exit 5' INT; echo ready; while :; do sleep 0.05; done"
+    command = [*WARREN, "lab", "exec", "laptop1", "--", "sh", "-c", script]
+    seen, code = lab.namespace.run(on_a_terminal, command, b"\x03")
+    assert code == 5, seen
 
 
 def test_without_a_command_there_is_a_shell(lab: Computer) -> None:

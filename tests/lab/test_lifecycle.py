@@ -79,6 +79,7 @@ def test_the_computer_is_as_before_and_already_while_the_lab_runs(host: Computer
         "ip link add mine type veth peer name other; ip addr add 198.18.0.9/24 dev mine; ip link set mine up"
     )
     host.namespace.sh("ip route add 203.0.113.0/24 dev mine; nft add table inet mine; sysctl -qw net.ipv4.ip_forward=0")
+    host.namespace.sh("mount --make-rshared /")  # as systemd does
     before = host.namespace.run(picture)
     host.up(DEMO, "--ssh")
     host.warren("fault", "delay", "laptop1", "5ms")
@@ -320,6 +321,12 @@ def test_the_operators_stored_addresses_are_honoured_and_nothing_of_his_is_touch
 
 def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_lone_controller_is_a_lab_too(host: Computer) -> None:
+    lone = SMALL.replace("laptop1 = {}\n", "").replace("roles.peer.machines.", "")
+    assert "up in" in host.up(lone).stderr
+    assert host.warren("status").stdout.startswith("server1   198.18.0.2, 2001:db8::2\n")
 
 
 def test_without_an_inventory_a_small_mesh_comes_up(host: Computer) -> None:

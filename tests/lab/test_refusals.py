@@ -81,7 +81,9 @@ def test_no_tun_device(host: Computer) -> None:
 def test_too_few_inotify_instances(host: Computer) -> None:
     host.namespace.sh("echo 3 > /run/limit; mount --bind /run/limit /proc/sys/fs/inotify/max_user_instances")
     said = refused(host, code=4)
-    assert said.startswith("2 machines need 4 inotify instances, this computer allows each user 3\n")
+    assert said.startswith(
+        "2 machines need 4 inotify instances; of the 3 that this computer allows each user 0 are taken\n"
+    )
     assert "mend: sysctl fs.inotify.max_user_instances=" in said
 
 

@@ -62,6 +62,8 @@ def test_no_bytes_but_a_document_are_followed(document: Document, data: st.DataO
         (["machines", "server1", "endpoint"], "", "'endpoint': '' is neither"),
         (["machines", "server1", "colour"], 1, "machine 'server1': 'colour' is not known here"),
         (["machines", "server1", "interface"], "a/b", "no interface name"),
+        (["instance"], "all", "the instance's name 'all' is no interface name: reserved by Linux"),
+        (["instance"], "a" * 16, "16 bytes long, Linux allows 15"),
         (["machines", "server1", "public_key"], "AAAA", "not the base64 of 32 bytes"),
         (["machines", "laptop1", "controller"], "server3", "controller 'server3' is not in the document"),
         (["machines", "laptop1", "suffix"], "0:0:0:1", "would cover the controllers' own ::1"),

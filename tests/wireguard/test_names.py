@@ -32,6 +32,7 @@ def test_interface_names(name: str) -> None:
     ("name", "reason"),
     [
         ("x" * 16, "16 bytes long"), ("é" * 8, "16 bytes long"), ("a/b", "contains '/'"), ("a b", "contains ' '"),
+        ("vpn%d", "contains '%'"),
         ("a:b", "contains ':'"), ("", "not a name"), (".", "not a name"), ("..", "not a name"), ("all", "reserved"),
         ("lo", "reserved"), ("a\tb", "contains"), ("a\x01", "contains"),
     ],

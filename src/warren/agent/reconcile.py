@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 
-from warren.errors import NotConverged
+from warren.errors import KernelError, MachineError, NotConverged
+from warren.host import rtnetlink, wireguard, wireguard_userspace
 from warren.host.machine import Host
 from warren.names import InstanceName, InterfaceName, MachineName
 from warren.network.document import Document, Entry
@@ -14,10 +18,14 @@ from warren.plan import preflight
 from warren.plan.desired import Desired, Observed
 from warren.plan.diff import Resolved, diff, endpoints_to_look_up, removal
 from warren.plan.plan import plan
-from warren.plan.steps import Step
+from warren.plan.steps import DeleteLink, Step
 from warren.render.commands import log_lines
+from warren.wireguard.keys import PublicKey
 
 log = logging.getLogger("warren")
+
+RELEASE_S = 1.0  # for the userspace process of a link that was taken away just now to let go of socket and port
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +43,15 @@ def prepare(host: Host, document: Document, me: MachineName, others: frozenset[I
     """What would have to be done. Nothing is touched; whatever makes it impossible is raised here."""
     desired = plan(document, me)
     observed = host.observe(desired.instance, desired.interface, others)
-    preflight.check(desired, observed, host.public_key(desired.instance), _port_holder(host, desired, observed))
+    own_key = host.public_key(desired.instance)
+    if observed.link is None:
+        _await_release(desired.interface)
+    former = _interfaces_with(own_key) if observed.link is None else {}
+    preflight.check(desired, observed, own_key, _port_holder(host, desired, observed, former))
     resolved = host.resolve(endpoints_to_look_up(observed, desired))
     desired = _with_mtu(host, desired, observed, resolved, document.entry(me))
-    return Pending(desired, observed, others, diff(observed, desired, resolved), resolved)
+    steps = (*map(DeleteLink, former), *diff(observed, desired, resolved))
+    return Pending(desired, observed, others, steps, resolved)
 
 
 def perform(host: Host, pending: Pending) -> None:
@@ -59,19 +72,49 @@ def perform(host: Host, pending: Pending) -> None:
             )
 
 
-def remove(host: Host, instance: InstanceName, interface: InterfaceName, others: frozenset[IPv6Network]) -> None:
-    """Take the instance off this machine."""
-    for step in removal(host.observe(instance, interface, others), instance, interface):
+def remove(host: Host, instance: InstanceName, expected: InterfaceName, others: frozenset[IPv6Network]) -> None:
+    """Take the instance off this machine; `expected` is its interface where none has its key."""
+    interface, *more = _interfaces_with(_readable_key(host, instance)) or (expected,)
+    for step in (*removal(host.observe(instance, interface, others), instance, interface), *map(DeleteLink, more)):
         host.perform(step, {})
         for line in log_lines(step, {}):
             log.info("%s", line)
 
 
-def _port_holder(host: Host, desired: Desired, observed: Observed) -> str | None:
-    own_port = observed.device.listen_port if observed.device else 0
-    if desired.listen_port is None or desired.listen_port == own_port:
+def _interfaces_with(own_key: PublicKey | None) -> dict[InterfaceName, int]:
+    """The interfaces that have the instance's key, whatever they are called by now, and their listen ports."""
+    found = {}
+    for name, link in rtnetlink.links().items() if own_key is not None else ():
+        with suppress(KernelError):  # it is gone meanwhile, or somebody's that does not answer
+            device = wireguard.open_device(name) if link.kind in preflight.OUR_LINK_KINDS else None
+            held = device.read() if device else None
+            if held is not None and held.public_key == own_key:
+                found[name] = held.listen_port
+    return found
+
+
+def _readable_key(host: Host, instance: InstanceName) -> PublicKey | None:
+    try:
+        return host.public_key(instance)
+    except MachineError:
         return None
-    return host.port_holder(desired.listen_port)
+
+
+def _await_release(interface: InterfaceName) -> None:
+    deadline = time.monotonic() + RELEASE_S
+    while time.monotonic() < deadline and (connection := wireguard_userspace.connect(interface)):
+        connection.close()
+        time.sleep(_POLL_S)
+
+
+def _port_holder(host: Host, desired: Desired, observed: Observed, former: Mapping[InterfaceName, int]) -> str | None:
+    own_port = observed.device.listen_port if observed.device else 0
+    if desired.listen_port is None or desired.listen_port in (own_port, *former.values()):
+        return None
+    deadline = time.monotonic() + RELEASE_S
+    while (holder := host.port_holder(desired.listen_port)) and observed.link is None and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return holder
 
 
 def _with_mtu(host: Host, desired: Desired, observed: Observed, resolved: Resolved, me: Entry | None) -> Desired:

@@ -20,6 +20,8 @@ log = logging.getLogger("warren")
 SLOW_CLOCK_S = 30.0  # how long drift that nobody announced may last
 RETRY_S = 2.0  # after a failure; doubled each time up to the slow clock
 
+_WHOLE = InstanceName("this machine")  # no instance has such a name
+
 
 def run(host: Host, me: MachineName) -> None:
     """Reconcile at start, when a document changes, and on a slow clock; returns on SIGTERM or SIGINT."""
@@ -30,10 +32,7 @@ def run(host: Host, me: MachineName) -> None:
         selector.register(stop, selectors.EVENT_READ)
         selector.register(documents, selectors.EVENT_READ)
         while True:
-            # Watch first, then read: a change in between is seen as a change.
-            documents.watch(host.document_folders())
-            documents.drain()
-            well = _reconcile(host, me, told)
+            well = _reconcile(host, me, documents, told)
             retry_s = RETRY_S if well else min(2 * retry_s, SLOW_CLOCK_S)
             ready = {key.fileobj for key, _ in selector.select(SLOW_CLOCK_S if well else retry_s)}
             if stop in ready:
@@ -41,14 +40,19 @@ def run(host: Host, me: MachineName) -> None:
                 return
 
 
-def _reconcile(host: Host, me: MachineName, told: dict[InstanceName, str]) -> bool:
+def _reconcile(host: Host, me: MachineName, watched: FolderWatch, told: dict[InstanceName, str]) -> bool:
     """Whether all is well. An error is told once, not at every try."""
-    documents, refused = read_documents(host)
+    verdicts: dict[InstanceName, Verdict] = {}
     try:
-        verdicts = apply(host, me, documents)
-    except WarrenError as error:  # the instances are in each other's way: none of them is touched
-        verdicts = dict.fromkeys(documents, Verdict(error=error))
-    verdicts.update({name: Verdict(error=error) for name, error in refused.items()})
+        # Watch first, then read: a change in between is seen as a change.
+        watched.watch(host.document_folders())
+        watched.drain()
+        documents, refused = read_documents(host)
+        verdicts.update({name: Verdict(error=error) for name, error in refused.items()})
+        verdicts.update(apply(host, me, documents))
+        verdicts[_WHOLE] = Verdict()
+    except WarrenError as error:  # of the whole machine: the folder, or instances in each other's way
+        verdicts[_WHOLE] = Verdict(error=error)
     for name, verdict in verdicts.items():
         text = str(verdict.error or "")
         if text and told.get(name) != text:
@@ -56,7 +60,7 @@ def _reconcile(host: Host, me: MachineName, told: dict[InstanceName, str]) -> bo
         elif not text and (verdict.steps or told.get(name)):
             log.info("%s: as the document says", name)
         told[name] = text
-    return not any(told.values())
+    return not any(verdict.error for verdict in verdicts.values())
 
 
 @contextmanager

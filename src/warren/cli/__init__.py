@@ -79,12 +79,15 @@ def main() -> None:
     except WarrenError as error:
         click.echo(f"{error}", err=True)
         sys.exit(error.exit_code)
-    except click.exceptions.Abort:
+    except (KeyboardInterrupt, click.exceptions.Abort):
         click.echo("interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except (OSError, UnicodeEncodeError) as error:  # of the system: a full disk behind stdout, a folder that is gone
+        click.echo(f"{error}", err=True)
+        sys.exit(EXIT_MACHINE_FAILED)
     except Exception:
         traceback.print_exc()
         click.echo("This is a bug in Warren: the lines above say where.", err=True)

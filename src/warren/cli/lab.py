@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +14,10 @@ from warren.errors import InventoryError, UsageError
 from warren.names import MachineName
 
 if TYPE_CHECKING:
+    from warren.inventory.model import Inventory
     from warren.lab.lab import Lab
-    from warren.lab.probe import Answer
     from warren.lab.up import Report
+    from warren.vars.generators import Variable
 
 STATUS_WAIT_S = 2.0
 DEMO = Path(__file__).parent.parent / "lab" / "demo.toml"
@@ -53,27 +54,21 @@ def up(
 
     Without FILE: the inventory that other commands would use; where there is none, a small mesh to play with.
     """
-    from warren.cli.lab_progress import watcher
-    from warren.inventory.wording import Nearest, quoted
+    from warren.cli.lab_screen import watcher
     from warren.lab.up import Wanted, bring_up
-    from warren.vars.store import Store
-    from warren.workspace.source import load_inventory
 
     source = file or _inventory_here(given)
-    inventory = load_inventory(source)
-    stored = Store(source.parent).read()
-    if stored.problems:
-        raise InventoryError(stored.problems)
-    for note in inventory.notes:
-        click.echo(note, err=True)
+    inventory, stored = _read(source)
     for machine in sorted(set(natted) - set(inventory.machines)):
+        from warren.inventory.wording import Nearest, quoted
+
         mend = Nearest().hint(machine, inventory.machines, "Machines")
         raise UsageError(f"there is no machine {quoted(machine)}", mend=mend)
     wanted = Wanted(
         name=name or inventory.name,
         source=str(source.resolve()),
         inventory=inventory,
-        stored=stored.texts,
+        stored=stored,
         behind_nat=frozenset(map(MachineName, natted)) if natted or no_nat else None,
         with_ssh=ssh,
         wait_s=wait,
@@ -103,15 +98,17 @@ def exec(name: str | None, machine: str, command: tuple[str, ...]) -> int:  # no
 )
 def status(name: str | None, as_json: bool, wait: float) -> int:
     """Who reaches whom, measured now, by name, from inside each machine. Exit code 4 if a pair fails."""
+    from warren.cli.lab_screen import machines_text, machines_tree, matrix_text, pair_tree
+
     found = _find(name)
     answers = found.measure(wait)
     if as_json:
         click.echo(
-            json.dumps({"machines": _machines_tree(found), "pairs": [_pair_tree(each) for each in answers]}, indent=2)
+            json.dumps({"machines": machines_tree(found), "pairs": [pair_tree(each) for each in answers]}, indent=2)
         )
     else:
-        click.echo(_machines_text(found), nl=False)
-        click.echo(_matrix(answers), nl=False)
+        click.echo(machines_text(found), nl=False)
+        click.echo(matrix_text(answers), nl=False)
     return 0 if all(answer.ok for answer in answers) else EXIT_MACHINE_FAILED
 
 
@@ -201,6 +198,20 @@ def _inventory_here(given: str | None) -> Path:
         return DEMO
 
 
+def _read(source: Path) -> tuple[Inventory, Mapping[Variable, str]]:
+    """The inventory, and what the operator has stored beside it."""
+    from warren.vars.store import Store
+    from warren.workspace.source import load_inventory
+
+    inventory = load_inventory(source)
+    for note in inventory.notes:
+        click.echo(note, err=True)
+    stored = Store(source.parent).read()
+    if stored.problems:
+        raise InventoryError(stored.problems)
+    return inventory, stored.texts
+
+
 def _name_before_command(name: str | None, words: Sequence[str]) -> tuple[str | None, Sequence[str]]:
     """`M --name N -- CMD`: click leaves all that follows M to the command."""
     if words and words[0].startswith("--name="):
@@ -248,12 +259,13 @@ def _only_lab(*, running: bool = True) -> str:
 
 def _tell(report: Report) -> int:
     """The matrix on stdout; how it went, and what to try, on stderr."""
+    from warren.cli.lab_screen import matrix_text
     from warren.lab.mesh import AGENT_LOG
 
     parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in report.parts.items())
     working = all(answer.ok for answer in report.answers)
     # Measured again: the first answers came while sessions were being made.
-    click.echo(_matrix(report.lab.measure(STATUS_WAIT_S) if working else report.answers), nl=False)
+    click.echo(matrix_text(report.lab.measure(STATUS_WAIT_S) if working else report.answers), nl=False)
     natted = [name for name, machine in report.lab.state.machines.items() if machine.site.behind_nat]
     if natted:
         click.echo(f"behind NAT: {', '.join(natted)}", err=True)
@@ -268,66 +280,3 @@ def _tell(report: Report) -> int:
     click.echo(f"     warren lab fault kill {machine} --name {lab_name}    (then: status, fault heal)", err=True)
     click.echo(f"     warren lab down --name {lab_name}", err=True)
     return 0
-
-
-def _matrix(answers: Sequence[Answer]) -> str:
-    """One matrix for each instance; what fails stands out where there is colour."""
-    from warren.render.matrix import Reach, matrix
-
-    by_instance: dict[str, list[Reach]] = {}
-    for answer in answers:
-        machines_between = None if answer.hops is None else answer.hops - 1
-        reach = Reach(answer.pair.source, answer.pair.target, answer.ok, answer.rtt_ms, machines_between)
-        by_instance.setdefault(answer.pair.instance, []).append(reach)
-    texts = [
-        (f"{instance}:\n" if len(by_instance) > 1 else "") + matrix(reaches)
-        for instance, reaches in by_instance.items()
-    ]
-    return "\n".join(texts).replace("FAILS", click.style("FAILS", fg="red", bold=True))
-
-
-def _machines_text(lab: Lab) -> str:
-    from warren.render.columns import columns
-
-    rows = []
-    for name, machine in lab.state.machines.items():
-        state = str(machine.faults) if lab.state.place(name) else "dead"
-        nat = "behind NAT" if machine.site.behind_nat else ""
-        rows.append((name, ", ".join(map(str, machine.site.addresses)), ", ".join(filter(None, (nat, state)))))
-    return columns(rows) + "\n"
-
-
-def _machines_tree(lab: Lab) -> dict[str, Any]:
-    documents = lab.folder.read_documents()
-    return {
-        name: {
-            "state": "running" if lab.state.place(name) else "dead",
-            "pid": machine.init.pid if machine.init else None,
-            "roles": {
-                document.instance: "controller" if name in document.controllers else "peer"
-                for document in documents.values()
-                if document.entry(name)
-            },
-            "underlay": [str(address) for address in machine.site.addresses],
-            "behind_nat": machine.site.behind_nat,
-            "faults": {
-                "cut": machine.faults.cut,
-                "loss_percent": machine.faults.loss_percent,
-                "delay_ms": machine.faults.delay_ms,
-            },
-        }
-        for name, machine in lab.state.machines.items()
-    }
-
-
-def _pair_tree(answer: Answer) -> dict[str, Any]:
-    return {
-        "from": answer.pair.source,
-        "to": answer.pair.target,
-        "name": answer.pair.name,
-        "instance": answer.pair.instance,
-        "ok": answer.ok,
-        "rtt_ms": None if answer.rtt_ms is None else round(answer.rtt_ms, 3),
-        "hops": answer.hops,
-        **({"problem": answer.problem} if answer.problem else {}),
-    }

@@ -23,6 +23,8 @@ from warren.network.document import Document, decode
 from warren.render.commands import log_lines
 from warren.render.status import status_text, status_tree
 
+LARGEST_DOCUMENT_BYTES = 64 * 1024 * 1024  # 10,000 machines are 1.5 MB
+
 name_option = click.option(
     "--machine",
     "name",
@@ -87,11 +89,12 @@ def agent(name: str | None) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @name_option
-def status(as_json: bool, name: str | None) -> None:
+def status(as_json: bool, name: str | None) -> int:
     """What WireGuard says on this machine."""
     host = _host()
-    statuses = this_machine.status(host, _who_am_i(host, name))
+    statuses, refused = this_machine.status(host, _who_am_i(host, name))
     click.echo(json.dumps(status_tree(statuses), indent=2) if as_json else status_text(statuses), nl=as_json)
+    return _report({instance: Verdict(error=error) for instance, error in refused.items()}, check=False)
 
 
 def _host() -> Host:
@@ -114,9 +117,14 @@ def _who_am_i(host: Host, given: str | None) -> MachineName:
 
 def _read(path: Path) -> tuple[Document, bytes]:
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:  # or a pipe: `… | warren apply --document /dev/stdin`
+            content = file.read(LARGEST_DOCUMENT_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", mend="name the file of a network document") from None
+    if len(content) > LARGEST_DOCUMENT_BYTES:
+        raise UsageError(
+            f"{path}: larger than {LARGEST_DOCUMENT_BYTES:,} bytes", mend="name the file of a network document"
+        )
     try:
         return decode(content), content
     except DocumentRefused as refused:

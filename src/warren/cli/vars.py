@@ -285,7 +285,7 @@ class InLab:
         return machine in self.lab.state.machines
 
     def make_key(self, machine: MachineName, instance: InstanceName, replace: bool) -> PublicKey:
-        from warren.lab.process import call
+        from warren.lab.place import call
 
         place = self.lab.places().get(machine)
         if place is None:

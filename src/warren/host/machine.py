@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from warren.errors import KernelError, MachineError
 from warren.host import files, hosts_file, keys, nftables, ports, rtnetlink, state, sysctl, wireguard
@@ -37,6 +37,7 @@ class Host:
     """This machine's kernel and files. `state` is its own folder."""
 
     state: Path = state.ROOT
+    said: set[str] = field(default_factory=set)  # what the log has of endpoints that have no address now
 
     # Who and what
 
@@ -58,7 +59,10 @@ class Host:
     def document_folders(self) -> list[Path]:
         """Where a document may appear or change."""
         files.make_folder(self.state, mode=0o755)
-        return [self.state, *(each for each in self.state.iterdir() if each.is_dir())]
+        try:
+            return [self.state, *(each for each in self.state.iterdir() if each.is_dir())]
+        except OSError as error:
+            raise MachineError(f"cannot be read: {error.strerror}", where=str(self.state)) from None
 
     def public_key(self, instance: InstanceName) -> PublicKey | None:
         """Of the private key that this machine has for the instance; None: it has none."""
@@ -69,8 +73,7 @@ class Host:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else changes this machine meanwhile."""
-        files.make_folder(LOCK.parent, mode=0o755)
-        with LOCK.open("w") as lock:
+        with _opened_lock() as lock:
             deadline = time.monotonic() + LOCK_TIMEOUT_S
             while True:
                 try:
@@ -108,9 +111,11 @@ class Host:
     def resolve(self, endpoints: Iterable[Endpoint]) -> Resolved:
         """The addresses of the endpoints; an endpoint without any has none, and the log says why."""
         found = resolve(endpoints)
-        for resolution in found.values():
-            if resolution.problem:
-                log.warning("%s", resolution.problem)
+        problems = {resolution.problem for resolution in found.values() if resolution.problem}
+        for problem in sorted(problems - self.said):
+            log.warning("%s", problem)
+        self.said.clear()
+        self.said.update(problems)
         return {endpoint: resolution.addresses for endpoint, resolution in found.items()}
 
     def path_mtu(self, endpoints: Iterable[IPAddress]) -> int:
@@ -124,6 +129,15 @@ class Host:
     def perform(self, step: Step, resolved: Resolved) -> None:
         """Carry the step out; `resolved` has the addresses of the endpoints in it."""
         _PERFORMERS[type(step)](self, step, resolved)
+
+
+def _opened_lock() -> IO[str]:
+    files.make_folder(LOCK.parent, mode=0o755)
+    try:
+        return LOCK.open("w")
+    except OSError as error:
+        mend = "it is Warren's own: see what else put something there"
+        raise MachineError(f"cannot be opened: {error.strerror}", where=str(LOCK), mend=mend) from None
 
 
 def _set_private_key(host: Host, step: steps.SetPrivateKey, _: Resolved) -> None:

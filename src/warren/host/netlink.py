@@ -117,23 +117,15 @@ class NetlinkSocket:
     def request(self, kind: int, body: bytes, *, command: str, flags: int = 0) -> list[bytes]:
         """Ask one thing and wait until it is done; returns the bodies of what came back before the closing ACK."""
         sequence = self._send(kind, body, _NLM_F_REQUEST | _NLM_F_ACK | flags, command)
-        try:
-            answers, _ = self._collect(sequence, command)
-        except OSError as error:
-            raise refusal(command, error.errno or 0) from None
+        answers, _ = self._collect(sequence, command, is_dump=False)
         return answers
 
     def dump(self, kind: int, body: bytes, *, command: str) -> list[bytes]:
         """Ask for a list; returns the bodies of its messages. One that changed under the reading is read again."""
         for _ in range(DUMP_ATTEMPTS):
             sequence = self._send(kind, body, _NLM_F_REQUEST | _NLM_F_DUMP, command)
-            try:
-                answers, is_consistent = self._collect(sequence, command)
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:  # parts were dropped: what is left of them has an old sequence number
-                    raise refusal(command, error.errno or 0) from None
-                continue
-            if is_consistent:
+            answers, is_whole = self._collect(sequence, command, is_dump=True)
+            if is_whole:
                 return answers
         raise KernelError(f"the list changed under each of {DUMP_ATTEMPTS} readings", command=command)
 
@@ -146,40 +138,50 @@ class NetlinkSocket:
             raise refusal(command, error.errno or 0) from None
         return sequence
 
-    def _collect(self, sequence: int, command: str) -> tuple[list[bytes], bool]:
-        """The bodies of one answer, and whether they are one consistent list."""
+    def _collect(self, sequence: int, command: str, *, is_dump: bool) -> tuple[list[bytes], bool]:
+        """The bodies of one answer, and whether it is whole: nothing was lost, and nothing changed meanwhile."""
         answers: list[bytes] = []
-        is_consistent = True
+        is_whole = True
         while True:
-            for kind, flags, body in self._receive(sequence):
-                is_consistent = is_consistent and not flags & _NLM_F_DUMP_INTR
+            try:
+                messages = self._receive(sequence)
+            except OSError as error:
+                # The queue was full, and something was dropped: an ACK perhaps, but never what closes a list.
+                if error.errno != errno.ENOBUFS or not is_dump:
+                    raise refusal(command, error.errno or 0) from None
+                is_whole = False
+                continue
+            for kind, flags, body in messages:
+                is_whole = is_whole and not flags & _NLM_F_DUMP_INTR
                 if kind not in (_NLMSG_ERROR, _NLMSG_DONE):
                     answers.append(body)
                     continue
                 code = -_ERROR_CODE.unpack_from(body)[0] if len(body) >= _ERROR_CODE.size else 0
                 if code:
                     raise refusal(command, code, _words(kind, flags, body))
-                return answers, is_consistent
+                return answers, is_whole
 
-    def _receive(self, sequence: int) -> Iterator[tuple[int, int, bytes]]:
+    def _receive(self, sequence: int) -> list[tuple[int, int, bytes]]:
         """The messages of one datagram that answer `sequence`: kind, flags, body."""
         try:
-            size, _, message_flags, (sender, _) = self._socket.recvmsg_into([self._buffer])
+            size, _, datagram_flags, (sender, _) = self._socket.recvmsg_into([self._buffer])
         except BlockingIOError:
             raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
         if sender != 0:
-            return  # another process, not the kernel
-        if message_flags & socket.MSG_TRUNC:
+            return []  # another process, not the kernel
+        if datagram_flags & socket.MSG_TRUNC:
             raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
         data = bytes(memoryview(self._buffer)[:size])
+        messages = []
         offset = 0
         while offset + _MESSAGE_HEADER.size <= size:
             length, kind, flags, answered, _ = _MESSAGE_HEADER.unpack_from(data, offset)
             if length < _MESSAGE_HEADER.size or offset + length > size:
                 raise KernelError(f"a message of {length} bytes does not fit into the kernel's answer")
             if answered == sequence:
-                yield kind, flags, data[offset + _MESSAGE_HEADER.size : offset + length]
+                messages.append((kind, flags, data[offset + _MESSAGE_HEADER.size : offset + length]))
             offset += length + 3 & ~3
+        return messages
 
 
 def generic_family(name: str) -> int | None:

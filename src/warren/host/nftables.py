@@ -21,7 +21,10 @@ def list_table(instance: InstanceName) -> str | None:
     if result.returncode and "No such file or directory" in result.stderr:
         return None
     _check(result)
-    return firewall.canonical(json.loads(result.stdout)["nftables"])
+    try:
+        return firewall.canonical(json.loads(result.stdout)["nftables"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise KernelError("its answer cannot be read", command=" ".join(result.args)) from None
 
 
 def load_table(instance: InstanceName, wanted: Firewall) -> None:
@@ -48,6 +51,8 @@ def _run(arguments: list[str], given: str = "") -> subprocess.CompletedProcess[s
             command="nft",
             mend="install nftables: apt install nftables, dnf install nftables",
         ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise KernelError(f"cannot be run: {error}", command=" ".join(command)) from None
     except subprocess.TimeoutExpired:
         raise KernelError(f"no answer in {TIMEOUT_S:.0f} s", command=" ".join(command)) from None
 

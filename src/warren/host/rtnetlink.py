@@ -54,6 +54,8 @@ _RTAX_MTU = 2
 _RT_TABLE_MAIN = 254
 _RT_SCOPE_UNIVERSE = 0
 _RTN_UNICAST, _RTN_UNREACHABLE = 1, 7
+# None at all, one of type unreachable, prohibit or blackhole, or a kernel without IPv6.
+_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +138,9 @@ def unreachable_networks() -> frozenset[IPv6Network]:
     with _route_socket() as netlink:
         answers = netlink.dump(_RTM_GETROUTE, wanted, command=f"ip -6 route show proto {ROUTE_PROTOCOL}")
     networks = set()
-    for answer in answers:  # a kernel before 4.20 did not filter
-        _, prefix_length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(answer)
-        if (table, protocol, kind) == (_RT_TABLE_MAIN, ROUTE_PROTOCOL, _RTN_UNREACHABLE):
+    for answer in answers:  # a kernel before 4.20 does not filter, one without IPv6 shows IPv4's routes
+        family, prefix_length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(answer)
+        if (family, table, protocol, kind) == (socket.AF_INET6, _RT_TABLE_MAIN, ROUTE_PROTOCOL, _RTN_UNREACHABLE):
             destination = attributes(answer, _ROUTE.size).get(_RTA_DST, bytes(16))
             networks.add(IPv6Network((destination, prefix_length)))
     return frozenset(networks)
@@ -172,8 +174,8 @@ def _mtu_towards(netlink: NetlinkSocket, address: IPAddress, link_mtus: dict[int
     try:
         [answer] = netlink.request(_RTM_GETROUTE, body, command=f"ip route get {address}")
     except KernelError as error:
-        if error.code in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
-            return 0  # no route, or one of type unreachable, prohibit or blackhole
+        if error.code in _NO_ROUTE:
+            return 0
         raise
     return _route_mtu(answer, link_mtus)
 

@@ -26,6 +26,8 @@ START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 
 _TUN = Path("/dev/net/tun")
+# wireguard-go watches its control socket; Linux gives a user 128 such watches, which a large lab uses up.
+_INOTIFY_MEND = "raise the sysctl fs.inotify.max_user_instances, or the limit of open files"
 _POLL_MS = 2
 _WORDS_BYTES = 4096
 _PEER_CREDENTIALS = struct.Struct("=iII")  # process, user, group: struct ucred
@@ -94,13 +96,16 @@ def _launch(arguments: list[str], interface: InterfaceName, command: str) -> Non
             pass_fds=(its_alive,),
             start_new_session=True,
         )
-        launcher.wait()
-        its_alive_file.close()
-        if _answers(interface, alive):
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(launcher.pid, signal.SIGKILL)
-        raise KernelError(_last_words(words) or "it does not answer", command=command)
+        try:
+            launcher.wait()
+            its_alive_file.close()
+            if not _answers(interface, alive):
+                said = _last_words(words) or "it does not answer"
+                raise KernelError(said, command=command, mend=_INOTIFY_MEND if "too many open files" in said else "")
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(launcher.pid, signal.SIGKILL)
+            raise
 
 
 def _answers(interface: InterfaceName, alive: int) -> bool:

@@ -29,7 +29,7 @@ from warren.wireguard.keys import KEY_BYTES, PrivateKey, PublicKey
 
 # The first is the specified one; they differ where /var/run is no link to /run.
 SOCKET_FOLDERS = (Path("/var/run/wireguard"), Path("/run/wireguard"))
-ANSWER_TIMEOUT_S = 60.0  # 10,000 new peers keep wireguard-go busy for a second, on a slow machine for many
+ANSWER_TIMEOUT_S = 20.0  # 10,000 new peers keep wireguard-go busy for a second, on a slow machine for several
 SEND_BYTES, RECEIVE_BYTES = 1 << 16, 1 << 20
 UNREADABLE = (ValueError, LookupError, OSError)  # what `parse_device` raises
 
@@ -181,17 +181,15 @@ def _change_text(change: PeerChange) -> str:
         lines.append("update_only=true")
     if change.allowed_ips is not None:
         lines.append("replace_allowed_ips=true")
-        lines += [f"allowed_ip={_network_text(allowed_ip)}" for allowed_ip in change.allowed_ips]
+        lines += [
+            f"allowed_ip={inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)}/{prefix_length}"
+            for packed, prefix_length in change.allowed_ips
+        ]
     if change.endpoint is not None:
         lines.append(f"endpoint={change.endpoint}")
     if change.keepalive_s is not None:
         lines.append(f"persistent_keepalive_interval={change.keepalive_s}")
     return "\n".join(lines) + "\n"
-
-
-def _network_text(allowed_ip: AllowedIP) -> str:
-    packed, prefix_length = allowed_ip
-    return f"{inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)}/{prefix_length}"
 
 
 def _ask(interface: InterfaceName, texts: Iterable[str], command: str) -> bytearray:

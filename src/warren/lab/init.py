@@ -18,7 +18,8 @@ from typing import Generic, NoReturn, TypeVar
 
 from warren.errors import LabError
 from warren.lab.namespaces import EVERY_NAMESPACE, unshare
-from warren.lab.process import Place, Process, default_signals, fork_into, reap, report, unpack
+from warren.lab.place import Place, fork_into, reap, report, start_afresh, unpack
+from warren.lab.process import Process
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ def _live(
     environment: Mapping[str, str],
 ) -> NoReturn:
     try:
-        default_signals()
+        start_afresh()
         os.setsid()
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):

@@ -13,8 +13,8 @@ from warren.errors import LabError
 from warren.lab import machines, mesh, relay, ssh
 from warren.lab.faults import HEALTHY, Faults, detour, drop_rules, relay_device, without_detour
 from warren.lab.machines import Grounds
+from warren.lab.place import Place, call, spawn
 from warren.lab.probe import Answer, measure
-from warren.lab.process import Place, call, spawn
 from warren.lab.programs import ip_batch, load_rules
 from warren.lab.state import LabFolder, LabState, MachineState, all_labs
 from warren.lab.underlay import Site, Underlay
@@ -100,13 +100,11 @@ class Lab:
     def move(self, name: str, site: Site) -> None:
         """Attach the machine elsewhere: it is dead until it boots again, and keeps its disk."""
         self.kill(name)
-        machines.detach(self.grounds, self.state.machine(name).site)
         self._remember_machines(MachineState(site))
 
     def remove(self, name: str) -> None:
         """The machine leaves the lab, and its disk goes."""
         self.kill(name)
-        machines.detach(self.grounds, self.state.machine(name).site)
         machines.erase(self.grounds, MachineName(name))
         self.remember(self.state.without_machine(MachineName(name)))
 

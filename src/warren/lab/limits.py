@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 from warren.errors import LabError
@@ -39,7 +40,7 @@ def check_computer() -> None:
 
 
 def make_room(machines: int) -> None:
-    """Raise this process's limit of open files for so many machines; LabError where this computer's own are too low."""
+    """Raise this process's limit of open files for so many new machines; LabError where this computer's are too low."""
     files = FILES_BESIDES + FILES_PER_MACHINE * machines
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and files > hard:
@@ -48,11 +49,23 @@ def make_room(machines: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
     watchers = INOTIFY_PER_MACHINE * machines
     allowed = int(_INOTIFY_LIMIT.read_text())
-    if watchers > allowed:
+    used = _inotify_instances() if watchers > allowed / 4 else 0  # looking at every process takes time
+    if used + watchers > allowed:
         raise LabError(
-            f"{machines} machines need {watchers} inotify instances, this computer allows each user {allowed}",
-            mend=f"sysctl fs.inotify.max_user_instances={max(1024, 2 * watchers)}",
+            f"{machines} machines need {watchers} inotify instances; of the {allowed} that this computer allows "
+            f"each user {used} are taken",
+            mend=f"sysctl fs.inotify.max_user_instances={max(1024, 2 * (used + watchers))}",
         )
+
+
+def _inotify_instances() -> int:
+    """How many this user's processes hold."""
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if process.stat().st_uid == os.geteuid():
+                count += sum(str(each.readlink()) == "anon_inode:inotify" for each in (process / "fd").iterdir())
+    return count
 
 
 def _has_kernel_wireguard() -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from warren.errors import KernelError
 from warren.lab.init import NewInit, start_init
 from warren.lab.namespaces import MountFlag, Namespace, bind, enter, mount, unmount, unshare
-from warren.lab.process import Place, call, results, start
+from warren.lab.place import Place, call, results, start
 from warren.lab.programs import ip_batch, load_rules
 from warren.lab.root import Disk, enter_root
 from warren.lab.underlay import (
@@ -24,8 +24,7 @@ from warren.lab.underlay import (
     hosts_head,
     internet_links,
     machine_end,
-    router_lan,
-    router_wan,
+    router_ends,
     with_hosts_head,
 )
 from warren.names import MachineName
@@ -103,18 +102,9 @@ def boot(grounds: Grounds, underlay: Underlay, names: Sequence[MachineName]) -> 
 
 
 def halt(grounds: Grounds, site: Site, place: Place | None) -> None:
-    """Everything on the machine dies at once; its disk stays, and its router if it has one."""
-    if place is None:
-        return
-    place.process.kill()
-    if site.behind_nat:
-        call(grounds.cables, _in_network, grounds.outside(grounds.router(site.machine)), delete_links, ["lan"])
-    else:
-        call(grounds.cables, delete_links, [site.link])
-
-
-def detach(grounds: Grounds, site: Site) -> None:
-    """Take away what attached a halted machine: its link, and its router if it has one."""
+    """Everything on the machine dies at once, and its link and its router are gone; its disk stays."""
+    if place:
+        place.process.kill()
     call(grounds.cables, delete_links, [site.link])
     if site.behind_nat:
         call(grounds.internet, _remove_router, grounds.router(site.machine))
@@ -131,28 +121,20 @@ def forward_ports(grounds: Grounds, underlay: Underlay) -> None:
 def _prepare_disks(disks: Iterable[tuple[Disk, MachineName, str]]) -> None:
     for disk, name, head in disks:
         if not disk.folder.exists():
-            disk.create()
-            (disk.etc / "hostname").write_text(f"{name}\n")
-            (disk.etc / "resolv.conf").write_text(_NO_DNS)
+            disk.create({"hostname": f"{name}\n", "resolv.conf": _NO_DNS})
         hosts = disk.etc / "hosts"
         hosts.write_text(with_hosts_head(hosts.read_text() if hosts.is_file() else "", head))
 
 
-def _attach(grounds: Grounds, sites: Iterable[Site], places: Mapping[MachineName, Place]) -> None:
+def _attach(grounds: Grounds, sites: Sequence[Site], places: Mapping[MachineName, Place]) -> None:
     networks = {name: f"/proc/{place.process.pid}/ns/net" for name, place in places.items()}
     natted = [site for site in sites if site.behind_nat]
     routers = {site.machine: grounds.outside(grounds.router(site.machine)) for site in natted}
-    is_new = results([start(grounds.internet, _make_router, grounds.router(site.machine)) for site in natted])
-    new_routers = [site for site, new in zip(natted, is_new, strict=True) if new]
-    call(
-        grounds.cables,
-        _replace_links,
-        [site for site in sites if not site.behind_nat] + new_routers,
-        {**networks, **routers},
-    )
+    results([start(grounds.internet, _make_router, grounds.router(site.machine)) for site in natted])
+    call(grounds.cables, _replace_links, sites, {**networks, **routers})
     for site in natted:
-        text = (router_wan(site) if site in new_routers else "") + router_lan(networks[site.machine])
-        call(grounds.cables, _in_network, routers[site.machine], ip_batch, text)
+        router = router_ends(site, networks[site.machine])
+        call(grounds.cables, _in_network, routers[site.machine], ip_batch, router)
     results([start(places[site.machine], ip_batch, machine_end(site)) for site in sites])
 
 
@@ -170,16 +152,21 @@ def delete_links(names: Sequence[str]) -> None:
                 ip_batch(f"link del {name}\n")
 
 
-def _make_router(file: Path) -> bool:
-    """Make the network of a NAT router and keep it at `file`; whether there was none yet."""
-    if file.exists():
-        return False
+def _make_router(file: Path) -> None:
+    """Make the network of a NAT router, and keep it at `file`."""
+    _remove_router(file)  # of an `up` that was killed
     unshare(Namespace.NET)
     _forward()
     load_rules(ROUTER_RULES)
     file.touch()
     bind("/proc/self/ns/net", file)
-    return True
+
+
+def _remove_router(file: Path) -> None:
+    if file.exists():
+        with suppress(KernelError):  # not mounted: its making was cut short
+            unmount(file)
+        file.unlink()
 
 
 def _in_network(file: str, function: Callable[..., None], *arguments: object) -> None:
@@ -187,8 +174,3 @@ def _in_network(file: str, function: Callable[..., None], *arguments: object) ->
     enter(descriptor, Namespace.NET)
     os.close(descriptor)
     function(*arguments)
-
-
-def _remove_router(file: Path) -> None:
-    unmount(file)
-    file.unlink()

@@ -15,8 +15,8 @@ from warren.host import state
 from warren.host.keys import ensure_key
 from warren.inventory.model import Inventory
 from warren.lab import programs
+from warren.lab.place import Place, call, results, spawn, start
 from warren.lab.probe import Pair
-from warren.lab.process import Place, call, results, spawn, start
 from warren.names import InstanceName, MachineName
 from warren.network.document import ControllerEntry, Document, encode
 

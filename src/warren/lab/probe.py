@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from warren.lab.process import Place, fork_into, reap
+from warren.lab.place import Place, fork_into, reap
 from warren.names import InstanceName, MachineName
 
 HOP_LIMIT = 64  # what replies start with (net.ipv6.conf.*.hop_limit)

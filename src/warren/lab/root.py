@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import stat
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +52,16 @@ class Disk:
         """What the machine wrote below a file system of this computer."""
         return self.folder / "layers" / (mount_point.strip("/").replace("/", "-") or "root")
 
-    def create(self) -> None:
-        self.state.mkdir(parents=True)
-        self.root.mkdir()
-        self.etc.mkdir(parents=True)
+    def create(self, etc: Mapping[str, str]) -> None:
+        """Make it, with these files in /etc; all of it or, where this process is killed, nothing."""
+        new = Disk(self.folder.with_name(f"{self.folder.name}.new"))
+        shutil.rmtree(new.folder, ignore_errors=True)
+        new.state.mkdir(parents=True)
+        new.root.mkdir()
+        new.etc.mkdir(parents=True)
+        for name, text in etc.items():
+            (new.etc / name).write_text(text)
+        new.folder.rename(self.folder)
 
 
 def needed_folders() -> list[Path]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from warren.errors import LabError
-from warren.lab.process import Place, execute, reap
+from warren.lab.place import Place, execute, reap
 from warren.lab.programs import environment
 from warren.lab.state import LabState
 from warren.names import MachineName

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from warren.errors import LabError
-from warren.lab.process import Place, call, results, spawn, start
+from warren.lab.place import Place, call, results, spawn, start
 from warren.lab.programs import environment, find
 from warren.names import MachineName
 from warren.network.document import Document

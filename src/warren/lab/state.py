@@ -24,7 +24,8 @@ from typing import Any
 
 from warren.errors import LabError, UsageError
 from warren.lab.faults import HEALTHY, Faults
-from warren.lab.process import Place, Process
+from warren.lab.place import Place
+from warren.lab.process import Process
 from warren.lab.underlay import Site
 from warren.names import HOST_NAME_RULE, InstanceName, MachineName, is_host_name
 from warren.network.document import Document, decode, encode

@@ -154,14 +154,11 @@ route add default via {_ROUTER6}
 """
 
 
-def router_wan(site: Site) -> str:
-    """For `ip -batch` in the NAT router, once."""
-    return "link set lo up\n" + _internet_end(site)
-
-
-def router_lan(machine: str) -> str:
-    """For `ip -batch` in the NAT router, each time its machine starts; `machine`: the file of its network namespace."""
+def router_ends(site: Site, machine: str) -> str:
+    """For `ip -batch` in the machine's NAT router; `machine`: the file of the machine's network namespace."""
     return f"""\
+link set lo up
+{_internet_end(site)}\
 link add lan type veth peer name eth0 netns {machine}
 link set lan addrgenmode none up
 addr add {_ROUTER4}/24 dev lan

@@ -16,8 +16,8 @@ from warren.lab import machines, mesh, ssh
 from warren.lab.faults import HEALTHY
 from warren.lab.lab import Lab
 from warren.lab.limits import check_computer, make_room
+from warren.lab.place import abandon_children, results, start
 from warren.lab.probe import Answer, measure
-from warren.lab.process import abandon_children, results, start
 from warren.lab.state import LabFolder, LabState, MachineState
 from warren.lab.underlay import check_behind_nat, default_behind_nat, design, hosts_head, with_hosts_head
 from warren.names import InstanceName, MachineName
@@ -64,10 +64,10 @@ def bring_up(wanted: Wanted, progress: Progress) -> Report:
     """A lab that is new dies with this process until it is whole; one that was running stays whatever happens."""
     check_computer()
     check_behind_nat(wanted.inventory, wanted.behind_nat or ())
-    make_room(len(wanted.inventory.machines))
     folder = LabFolder(wanted.name)
     with folder.locked():
         state = folder.read()
+        make_room(len(wanted.inventory.machines.keys() - (state.machines.keys() if state else ())))
         if state and state.source != wanted.source:
             raise LabError(
                 f'lab "{wanted.name}" is running, made from {state.source}',

@@ -162,7 +162,7 @@ def _entry(name: MachineName, fields: _Fields, instance: InstanceName) -> Entry:
         raise DocumentRefused(f"{fields.where}: not a host name")
     role = fields.take("role", str)
     public_key = fields.take("public_key", str, PublicKey.parse, default=None)
-    interface = InterfaceName(fields.take("interface", str, _interface, default=instance))
+    interface = InterfaceName(fields.take("interface", str, _interface, default=None) or _default_interface(instance))
     mtu_bytes = fields.take("mtu", int, lambda value: _within(value, MTU_RANGE), default=None)
     entry: Entry
     if role == "controller":
@@ -189,6 +189,12 @@ def _entry(name: MachineName, fields: _Fields, instance: InstanceName) -> Entry:
         raise DocumentRefused(f"{fields.where}: role {role!r} is not known here", mend="update Warren on this machine")
     fields.finish()
     return entry
+
+
+def _default_interface(instance: InstanceName) -> str:
+    if problem := interface_name_problem(instance):
+        raise DocumentRefused(f"the instance's name {instance!r} is no interface name: {problem}")
+    return instance
 
 
 def _check_whole(document: Document) -> None:

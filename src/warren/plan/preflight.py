@@ -40,12 +40,27 @@ def check(desired: Desired, observed: Observed, own_key: PublicKey | None, port_
             where=place,
             mend="give the instance another name on this machine: settings.interface",
         )
+    if observed.link is not None and not _is_own_link(desired, observed, own_key):
+        raise DocumentRefused(
+            f'the interface "{desired.interface}" exists already and is not this instance\'s: '
+            "it has neither the key nor an address of it",
+            where=place,
+            mend="give the instance another name on this machine: settings.interface; "
+            f"or, if nobody needs what is there: ip link delete {desired.interface}",
+        )
     if port_holder is not None:
         raise MachineError(
             f"UDP port {desired.listen_port}: Address already in use, by {port_holder}",
             where=place,
             mend=f"stop that, or set another port: roles.controller.machines.{desired.machine}.settings.port",
         )
+
+
+def _is_own_link(desired: Desired, observed: Observed, own_key: PublicKey) -> bool:
+    """Whether Warren made it, perhaps with an earlier key, or not to the end; others have VPNs as well."""
+    if observed.device is not None and observed.device.public_key in (None, own_key):
+        return True
+    return any(address.ip in desired.base for address in observed.addresses)
 
 
 def check_together(plans: Iterable[Desired]) -> None:
