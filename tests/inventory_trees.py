@@ -50,6 +50,8 @@ def _machines(draw: st.DrawFn, tagged: bool) -> Tree:
         machine["description"] = draw(_texts)
     if draw(st.booleans()):
         machine["deploy"] = {"host": "root@192.0.2.1", "port": draw(st.integers(1, 65535))}
+    if draw(st.booleans()):
+        machine["managed"] = draw(st.booleans())
     return machine
 
 

@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 
 # From the lowest to the highest: the order in which the flow is read. `warren` itself is the map, and imports nothing.
 CORE = ("warren", "errors", "names", "wireguard", "inventory", "network", "plan", "render")
-STAGES = (*CORE, "vars", "workspace", "host", "agent", "lab", "cli", "__main__")
+STAGES = (*CORE, "vars", "workspace", "host", "agent", "fleet", "lab", "cli", "__main__")
 MACHINE_SIDE = ("agent", "host")  # with all that they import: what is carried to a machine
 
 IMPURE_MODULES = {

@@ -11,6 +11,7 @@ The folders below are the stages of the flow, in order; a lower stage never impo
     workspace   the operator's folder: all of the above, read and written         operator
     host        this machine's kernel and files    observe, perform               machine
     agent       desired x observed -> steps -> performed -> observed again        machine
+    fleet       many machines over ssh: install, update                           operator
     lab         a mesh of namespaces on one box                                   operator
     cli         commands: parse, call, print, exit code                           both
 

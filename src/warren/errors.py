@@ -8,7 +8,8 @@ WarrenError                     what is wrong, where, how to mend it; `exit_code
     ├── DocumentRefused    4    a network document that this machine must not follow
     ├── KernelError        4    the kernel or a program of the system said no
     ├── NotConverged       4    all was performed, and the machine still differs
-    └── LabError           4    the lab cannot be made or reached
+    ├── LabError           4    the lab cannot be made or reached
+    └── Unreachable        4    ssh did not come to a machine (warren.fleet.ssh)
 
 Exceptions carry fields; their text is made here. Only `cli` exits.
 """

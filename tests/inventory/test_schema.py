@@ -28,6 +28,8 @@ SHAPE = (
     "machine-name-too-long",
     "machine-name-with-dots",
     "machine-not-a-table",
+    "managed-as-text",
+    "managed-misspelled-and-a-number",
     "many-at-once",
     "module-as-text",
     "mtu-outside",

@@ -15,10 +15,10 @@ from warren.network.resolve import resolve
 from warren.network.stored import Stored
 from warren.plan import forwarding
 from warren.plan.desired import NOTHING, Desired, Observed, ObservedLink
-from warren.plan.diff import diff, endpoints_to_look_up, removal
+from warren.plan.diff import diff, endpoints_to_look_up, others_first, removal
 from warren.plan.plan import plan
 from warren.plan.steps import AwaitHandshake, LoadTable, SetLinkUp, SetPeers
-from warren.wireguard.device import AllowedIP, ObservedDevice, ObservedPeer
+from warren.wireguard.device import HANDSHAKE_INITIATION_BYTES, AllowedIP, ObservedDevice, ObservedPeer
 from warren.wireguard.endpoint import Endpoint, SocketAddress
 
 NOW_S = 1_000_000.0
@@ -188,3 +188,22 @@ def test_a_name_that_stands_for_nothing_now_is_no_change_for_ever() -> None:
     made = perform(NOTHING, desired)
     seen = replace(made, unix_s=NOW_S, device=ObservedDevice(desired.public_key, 1, {held.public_key: held}))
     assert diff(seen, desired, {endpoint: ()}) == ()
+
+
+def test_a_silent_peer_is_tried_at_each_of_its_addresses_in_turn() -> None:
+    desired, held = peer_of_one_controller()
+    (endpoint,) = resolved_of(desired)
+    six, four = address_of(endpoint), SocketAddress(IPv4Address("192.0.2.4"), 51820)
+    made = perform(NOTHING, desired)
+    for now_at, other, sent_bytes, expected in [
+        (six, four, 3 * HANDSHAKE_INITIATION_BYTES, True),
+        (four, six, 3 * HANDSHAKE_INITIATION_BYTES, True),
+        (six, four, HANDSHAKE_INITIATION_BYTES, False),  # it has hardly been tried
+    ]:
+        peer = held._replace(endpoint=now_at, sent_bytes=sent_bytes)
+        seen = replace(made, unix_s=NOW_S, device=ObservedDevice(desired.public_key, 1, {held.public_key: peer}))
+        resolved = others_first(seen, desired, {endpoint: (six, four)})
+        assert resolved[endpoint] == (other, now_at)
+        assert bool(diff(seen, desired, resolved)) == expected
+        moved = after(seen, diff(seen, desired, resolved), {str(endpoint): other})
+        assert not expected or diff(moved, desired, resolved) == ()

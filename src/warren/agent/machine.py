@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,11 +11,11 @@ from typing import TypeAlias
 
 from warren.agent import reconcile
 from warren.agent.reconcile import Pending
-from warren.errors import WarrenError
-from warren.host import rtnetlink, state
+from warren.errors import UsageError, WarrenError
+from warren.host import rtnetlink, state, trial
 from warren.host.machine import Host
-from warren.names import InstanceName, InterfaceName, MachineName
-from warren.network.document import Document
+from warren.names import InstanceName, InterfaceName, MachineName, is_host_name
+from warren.network.document import Document, decode
 from warren.plan import preflight
 from warren.plan.steps import Step
 from warren.render.status import InstanceStatus
@@ -32,11 +33,25 @@ class Verdict:
     names: Mapping[PublicKey, MachineName] = field(default_factory=dict)  # for people
 
 
+def who_am_i(host: Host, given: str | None = None) -> MachineName:
+    """Which machine of the documents this is: as given, else as noted here, else by its host name."""
+    name = given or _known_as(host)
+    if not is_host_name(name):
+        raise UsageError(
+            f"{name!r} is no machine's name", mend="say which machine of the inventory this is: --machine NAME"
+        )
+    return MachineName(name)
+
+
+def _known_as(host: Host) -> str:
+    return host.machine_name() or socket.gethostname().split(".")[0]
+
+
 def check(host: Host, me: MachineName, documents: Documents) -> dict[InstanceName, Verdict]:
     """What `apply` would do, for every instance. Nothing is touched."""
     return {
         name: Verdict(each.steps, None, each.desired.peer_names) if isinstance(each, Pending) else Verdict(error=each)
-        for name, each in _prepare(host, me, documents).items()
+        for name, each in prepare(host, me, documents).items()
     }
 
 
@@ -50,27 +65,63 @@ def apply(
     passed the checks. Of an instance that is new here and fails, nothing stays.
     """
     with host.locked():
-        before = host.instances()
+        here = host.instances()
         # Without what was taken down while we waited: it would come back, and nobody would look after it.
-        documents = {name: each for name, each in documents.items() if name in before or name in (new or {})}
-        prepared = _prepare(host, me, documents)
-        for name, content in (new or {}).items():
-            if isinstance(prepared[name], Pending):
-                host.write_document(name, content)
-                state.write_machine_name(me, host.state)  # its key is this machine's: so it is the right name
-        verdicts = {name: _perform(host, each) for name, each in prepared.items()}
-        for name in (new or {}).keys() - before:
-            pending = prepared[name]
-            if isinstance(pending, Pending) and verdicts[name].error is not None:
-                _take_back(host, pending)
-        return verdicts
+        documents = {name: each for name, each in documents.items() if name in here or name in (new or {})}
+        return _apply(host, me, documents, new or {})
+
+
+def follow(host: Host, me: MachineName, new: Mapping[InstanceName, bytes] | None = None) -> dict[InstanceName, Verdict]:
+    """`apply` of what the machine has, and of `new`; those that it refuses to read are among the verdicts.
+
+    The documents are read while nobody else changes them: read before, they could be older than what is applied last.
+    """
+    with host.locked():
+        if new:
+            trial.refuse_during_trial(host.state)
+        documents, refused = _documents_with(host, new or {})
+        verdicts = _apply(host, me, documents, new or {})
+    return verdicts | {name: Verdict(error=error) for name, error in refused.items()}
+
+
+def check_follow(host: Host, me: MachineName, new: Mapping[InstanceName, bytes]) -> dict[InstanceName, Verdict]:
+    """What `follow` would do. Nothing is touched."""
+    documents, refused = _documents_with(host, new)
+    return check(host, me, documents) | {name: Verdict(error=error) for name, error in refused.items()}
+
+
+def _documents_with(
+    host: Host, new: Mapping[InstanceName, bytes]
+) -> tuple[dict[InstanceName, Document], dict[InstanceName, WarrenError]]:
+    documents, refused = read_documents(host)
+    for name, content in new.items():
+        documents[name] = decode(content)
+        refused.pop(name, None)
+    return documents, refused
+
+
+def _apply(
+    host: Host, me: MachineName, documents: Documents, new: Mapping[InstanceName, bytes]
+) -> dict[InstanceName, Verdict]:
+    before = host.instances()
+    prepared = prepare(host, me, documents)
+    for name, content in new.items():
+        if isinstance(prepared[name], Pending):
+            host.write_document(name, content)
+            state.write_machine_name(me, host.state)  # its key is this machine's: so it is the right name
+    verdicts = {name: perform(host, each) for name, each in prepared.items()}
+    for name in new.keys() - before:
+        pending = prepared[name]
+        if isinstance(pending, Pending) and verdicts[name].error is not None:
+            _take_back(host, pending)
+    return verdicts
 
 
 def status(host: Host, me: MachineName) -> tuple[list[InstanceStatus], dict[InstanceName, WarrenError]]:
     """How every instance of this machine is, and which ones `apply` would refuse."""
     documents, refused = read_documents(host)
     statuses = []
-    for name, pending in _prepare(host, me, documents).items():
+    for name, pending in prepare(host, me, documents).items():
         if isinstance(pending, WarrenError):
             refused[name] = pending
         else:
@@ -78,16 +129,16 @@ def status(host: Host, me: MachineName) -> tuple[list[InstanceStatus], dict[Inst
     return statuses, refused
 
 
-def take_down(host: Host, instance: InstanceName) -> None:
-    """Take the instance off this machine, its document included, so that no agent brings it back. The key stays."""
+def take_down(host: Host, instance: InstanceName, *, keep_key: bool = True) -> None:
+    """Take the instance off this machine, its document included, so that no agent brings it back."""
     with host.locked():
+        trial.refuse_during_trial(host.state)
         documents, _ = read_documents(host)
         own = documents.get(instance)
-        me = host.machine_name()
-        entry = own.entry(me) if own and me else None
+        entry = own.entry(MachineName(_known_as(host))) if own else None
         interface = entry.interface if entry else InterfaceName(instance)
-        reconcile.remove(host, instance, interface, _others(host, instance, documents))
-        host.forget(instance)
+        reconcile.remove(host, instance, interface, others(host, instance, documents))
+        state.remove_instance(instance, host.state, keep_key=keep_key)
 
 
 def read_documents(host: Host) -> tuple[dict[InstanceName, Document], dict[InstanceName, WarrenError]]:
@@ -103,12 +154,12 @@ def read_documents(host: Host) -> tuple[dict[InstanceName, Document], dict[Insta
     return documents, refused
 
 
-def _prepare(host: Host, me: MachineName, documents: Documents) -> dict[InstanceName, Pending | WarrenError]:
+def prepare(host: Host, me: MachineName, documents: Documents) -> dict[InstanceName, Pending | WarrenError]:
+    """What each instance needs, or why it cannot be; raises where instances are in each other's way."""
     prepared: dict[InstanceName, Pending | WarrenError] = {}
     for name, document in documents.items():
-        others = _others(host, name, documents)
         try:
-            prepared[name] = reconcile.prepare(host, document, me, others)
+            prepared[name] = reconcile.prepare(host, document, me, others(host, name, documents))
         except WarrenError as error:
             prepared[name] = error
     preflight.check_together([each.desired for each in prepared.values() if isinstance(each, Pending)])
@@ -119,20 +170,20 @@ def _take_back(host: Host, pending: Pending) -> None:
     """Undo a first apply that failed, as far as what broke it allows; the failure itself is what is told."""
     with suppress(WarrenError):
         reconcile.remove(host, pending.desired.instance, pending.desired.interface, pending.others)
-        host.forget(pending.desired.instance)
+        state.remove_instance(pending.desired.instance, host.state)
 
 
-def _others(host: Host, instance: InstanceName, documents: Documents) -> frozenset[IPv6Network]:
+def others(host: Host, instance: InstanceName, documents: Documents) -> frozenset[IPv6Network]:
     """The bases of the machine's other instances, whose routes are none of this one's."""
-    others = frozenset(other.base for name, other in documents.items() if name != instance)
     if all(name in documents for name in host.instances() if name != instance):
-        return others
+        return frozenset(other.base for name, other in documents.items() if name != instance)
     # A document that is refused does not say its base, and its mesh goes on.
     own = {documents[instance].base} if instance in documents else set()
     return rtnetlink.unreachable_networks() - own
 
 
-def _perform(host: Host, prepared: Pending | WarrenError) -> Verdict:
+def perform(host: Host, prepared: Pending | WarrenError) -> Verdict:
+    """Do what `prepare` found."""
     if isinstance(prepared, WarrenError):
         return Verdict(error=prepared)
     try:

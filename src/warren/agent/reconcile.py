@@ -16,7 +16,7 @@ from warren.names import InstanceName, InterfaceName, MachineName
 from warren.network.document import Document, Entry
 from warren.plan import preflight
 from warren.plan.desired import Desired, Observed
-from warren.plan.diff import Resolved, diff, endpoints_to_look_up, removal
+from warren.plan.diff import Resolved, diff, endpoints_to_look_up, others_first, removal
 from warren.plan.plan import plan
 from warren.plan.steps import DeleteLink, Step
 from warren.render.commands import log_lines
@@ -48,7 +48,7 @@ def prepare(host: Host, document: Document, me: MachineName, others: frozenset[I
         _await_release(desired.interface)
     former = _interfaces_with(own_key) if observed.link is None else {}
     preflight.check(desired, observed, own_key, _port_holder(host, desired, observed, former))
-    resolved = host.resolve(endpoints_to_look_up(observed, desired))
+    resolved = others_first(observed, desired, host.resolve(endpoints_to_look_up(observed, desired)))
     desired = _with_mtu(host, desired, observed, resolved, document.entry(me))
     steps = (*map(DeleteLink, former), *diff(observed, desired, resolved))
     return Pending(desired, observed, others, steps, resolved)

@@ -6,61 +6,129 @@ import logging
 import selectors
 import signal
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
 
-from warren.agent.machine import Verdict, apply, read_documents
+from warren.agent.machine import Verdict, follow
+from warren.agent.restore import restore_if_due
+from warren.agent.status_socket import StatusSocket
 from warren.errors import WarrenError
+from warren.host import hosts_file, service
+from warren.host.events import NetworkEvents
 from warren.host.machine import Host
 from warren.host.watch import FolderWatch
 from warren.names import InstanceName, MachineName
 
 log = logging.getLogger("warren")
 
+
+class HasFileno(Protocol):
+    """What a selector can wait for."""
+
+    def fileno(self) -> int: ...
+
+
 SLOW_CLOCK_S = 30.0  # how long drift that nobody announced may last
 RETRY_S = 2.0  # after a failure; doubled each time up to the slow clock
+SETTLE_S = 0.1  # changes come in groups
+QUIET_S = 1.0  # between looks that others' changes caused; doubled each time that there was nothing to do
 
 _WHOLE = InstanceName("this machine")  # no instance has such a name
 
 
-def run(host: Host, me: MachineName) -> None:
-    """Reconcile at start, when a document changes, and on a slow clock; returns on SIGTERM or SIGINT."""
-    log.info("agent of %s: keeping what the documents in %s say", me, host.state)
-    told: dict[InstanceName, str] = {}
-    retry_s = RETRY_S
-    with _stop_signals() as stop, FolderWatch() as documents, selectors.DefaultSelector() as selector:
-        selector.register(stop, selectors.EVENT_READ)
-        selector.register(documents, selectors.EVENT_READ)
-        while True:
-            well = _reconcile(host, me, documents, told)
-            retry_s = RETRY_S if well else min(2 * retry_s, SLOW_CLOCK_S)
-            ready = {key.fileobj for key, _ in selector.select(SLOW_CLOCK_S if well else retry_s)}
-            if stop in ready:
-                log.info("agent of %s: stopping; the mesh stays up", me)
-                return
+class Agent:
+    """One process for all instances of the machine. It remembers what it said and when to look next, no more."""
 
+    def __init__(self, host: Host, me: MachineName) -> None:
+        self._host = host
+        self._me = me
+        self._told: dict[InstanceName, str] = {}
+        self._started_unix_s = self._looked_unix_s = time.time()
+        self._retry_s = RETRY_S
+        self._quiet_s = QUIET_S
 
-def _reconcile(host: Host, me: MachineName, watched: FolderWatch, told: dict[InstanceName, str]) -> bool:
-    """Whether all is well. An error is told once, not at every try."""
-    verdicts: dict[InstanceName, Verdict] = {}
-    try:
-        # Watch first, then read: a change in between is seen as a change.
-        watched.watch(host.document_folders())
-        watched.drain()
-        documents, refused = read_documents(host)
-        verdicts.update({name: Verdict(error=error) for name, error in refused.items()})
-        verdicts.update(apply(host, me, documents))
-        verdicts[_WHOLE] = Verdict()
-    except WarrenError as error:  # of the whole machine: the folder, or instances in each other's way
-        verdicts[_WHOLE] = Verdict(error=error)
-    for name, verdict in verdicts.items():
-        text = str(verdict.error or "")
-        if text and told.get(name) != text:
-            log.error("%s: %s", name, text)
-        elif not text and (verdict.steps or told.get(name)):
-            log.info("%s: as the document says", name)
-        told[name] = text
-    return not any(verdict.error for verdict in verdicts.values())
+    def run(self) -> None:
+        """Reconcile at start, on a new document, on drift and on a slow clock; returns on SIGTERM or SIGINT."""
+        log.info("agent of %s: keeping what the documents in %s say", self._me, self._host.state)
+        with ExitStack() as stack:
+            stop = stack.enter_context(_stop_signals())
+            status = stack.enter_context(StatusSocket())
+            folders = stack.enter_context(FolderWatch())
+            network = stack.enter_context(NetworkEvents())
+            selector = stack.enter_context(selectors.DefaultSelector())
+            sources: tuple[HasFileno, ...] = (stop, status, folders, *network.sockets)
+            for source in sources:
+                selector.register(source, selectors.EVENT_READ)
+            next_look_s = time.monotonic()
+            while True:
+                if time.monotonic() >= next_look_s:
+                    # Forget events first, then look: a change in between is an event again.
+                    network.drain()
+                    next_look_s = time.monotonic() + self._look(folders)
+                    service.notify("READY=1", f"STATUS={self._state()}")
+                ready = {key.fileobj for key, _ in selector.select(self._patience_s(next_look_s))}
+                service.notify("WATCHDOG=1")
+                if stop in ready:
+                    log.info("agent of %s: stopping; the mesh stays up", self._me)
+                    service.notify("STOPPING=1")
+                    return
+                if status in ready:
+                    status.answer(self._found())
+                if folders in ready:  # documents come rarely, and are waited for
+                    next_look_s = min(next_look_s, time.monotonic() + SETTLE_S)
+                    folders.drain()
+                if ready.intersection(network.sockets):
+                    next_look_s = min(next_look_s, time.monotonic() + self._quiet_s)
+                    network.drain()
+
+    def _look(self, folders: FolderWatch) -> float:
+        """Make all well; seconds until the next look. An error is told once, not at every try."""
+        verdicts: dict[InstanceName, Verdict] = {}
+        try:
+            folders.watch([*self._host.document_folders(), hosts_file.PATH.parent])
+            folders.drain()
+            restore_if_due(self._host)
+            verdicts = follow(self._host, self._me)
+        except WarrenError as error:  # of the whole machine: the folder, or instances in each other's way
+            verdicts[_WHOLE] = Verdict(error=error)
+        for name, verdict in verdicts.items():
+            text = str(verdict.error or "")
+            if text and self._told.get(name) != text:
+                log.error("%s: %s", name, text)
+            elif not text and (verdict.steps or self._told.get(name)):
+                log.info("%s: as the document says", name)
+        self._told = {name: str(verdict.error or "") for name, verdict in verdicts.items()}
+        self._looked_unix_s = time.time()
+        found_something = any(verdict.steps for verdict in verdicts.values())
+        self._quiet_s = QUIET_S if found_something else min(2 * self._quiet_s, SLOW_CLOCK_S)
+        if any(self._told.values()):
+            wait_s, self._retry_s = self._retry_s, min(2 * self._retry_s, SLOW_CLOCK_S)
+            return wait_s
+        self._retry_s = RETRY_S
+        return SLOW_CLOCK_S
+
+    def _patience_s(self, next_look_s: float) -> float:
+        patience_s = max(0.0, next_look_s - time.monotonic())
+        watchdog_s = service.watchdog_s()
+        return patience_s if watchdog_s is None else min(patience_s, watchdog_s)
+
+    def _state(self) -> str:
+        """One line for `systemctl status`."""
+        failed = sorted(name for name, text in self._told.items() if text)
+        if failed:
+            return f"not as the documents say: {', '.join(failed)}"
+        return f"as the documents say: {', '.join(sorted(self._told)) or 'there are none yet'}"
+
+    def _found(self) -> dict[str, object]:
+        """What the status socket tells."""
+        return {
+            "machine": self._me,
+            "started_unix_s": self._started_unix_s,
+            "looked_unix_s": self._looked_unix_s,
+            "instances": {name: {"error": text or None} for name, text in self._told.items()},
+        }
 
 
 @contextmanager

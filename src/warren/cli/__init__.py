@@ -27,11 +27,14 @@ COMMANDS = {
     "schema": ("check", "schema", "The JSON Schema of the inventory, for editors."),
     "topology": ("inventory", "topology", "The mesh as a picture."),
     "plan": ("plan", "plan", "What a machine would become, as commands."),
+    "render": ("render", "render", "What a machine without Warren needs, as files for other programs."),
     "vars": ("vars", "vars_group", "Generated values: keys and addresses."),
+    "machines": ("machines", "machines", "Install Warren on machines over ssh, update them, remove them."),
     "apply": ("machine", "apply", "Make this machine what its documents say."),
     "down": ("machine", "down", "Take an instance off this machine; leave nothing behind."),
     "agent": ("machine", "agent", "Keep this machine as its documents say."),
     "status": ("machine", "status", "What WireGuard says on this machine."),
+    "machine": ("machine", "machine", "What the operator's side calls on this machine over ssh."),
     "lab": ("lab", "lab", "A real mesh made of namespaces, on this machine."),
 }
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from warren.errors import InventoryError, Problem, UsageError
+
+if TYPE_CHECKING:
+    from warren.workspace.folder import Folder
 
 _FIRST_FILE = Path("warren.toml")
 _FALLBACK_NAME = "burrow"
@@ -62,11 +66,19 @@ def _checked(inventory_file: str | None) -> tuple[list[Problem], list[str]]:
 
     folder = open_folder(find_inventory(Path.cwd(), inventory_file))
     try:
-        notes = list(folder.inventory.notes)
-        # What is missing in the vars is no mistake: `warren vars check` says what `vars generate` has still to make.
-        return list(folder.findings.problems), notes
+        notes = [*folder.inventory.notes, *_out_of_date(folder)]
+        # What else is missing in the vars is no mistake: `warren vars check` says what `vars generate` has to make.
+        return [*folder.findings.problems, *folder.missing_by_hand], notes
     except InventoryError as error:
         return list(error.problems), []
+
+
+def _out_of_date(folder: Folder) -> list[str]:
+    """A line about the machines that do not follow what the inventory says now; no error, for they can be updated."""
+    from warren.fleet.outdated import behind_line, overdue
+
+    stale = overdue(folder)
+    return [behind_line(stale)] if stale else []
 
 
 def _error(problem: Problem) -> dict[str, str | int]:

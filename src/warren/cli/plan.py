@@ -36,7 +36,7 @@ def plan(inventory_file: str | None, machine: str | None, as_json: bool) -> None
         rows = (summary for document in documents for summary in summaries(document))
         click.echo(json.dumps(summary_tree(rows), indent=2) if as_json else summary_table(rows), nl=as_json)
     else:
-        name = _known(folder.inventory, machine)
+        name = known_machine(folder.inventory, machine)
         own = [document for document in documents if document.entry(name)]
         _say_what_is_missing(own)
         _show_plan(name, own, as_json)
@@ -64,7 +64,8 @@ def _show_plan(machine: MachineName, documents: Iterable[Document], as_json: boo
         click.echo("\n".join(preview(each, unknown) for each in plans), nl=False)
 
 
-def _known(inventory: Inventory, machine: str) -> MachineName:
+def known_machine(inventory: Inventory, machine: str) -> MachineName:
+    """The name, if it is one; UsageError with the one that was probably meant."""
     if machine not in inventory.machines:
         raise UsageError(
             f"there is no machine {quoted(machine)}", mend=Nearest().hint(machine, inventory.machines, "Machines")

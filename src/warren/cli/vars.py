@@ -20,7 +20,7 @@ from warren.names import HOST_NAME_RULE, InstanceName, MachineName, is_host_name
 from warren.render.columns import columns
 from warren.vars.check import Findings, accepted
 from warren.vars.generate import Selection, carry_out, work
-from warren.vars.generators import Variable, same_value, shortened
+from warren.vars.generators import Variable, by_hand, same_value, shortened
 from warren.vars.reach import Reach
 from warren.wireguard.keys import PublicKey
 from warren.workspace.folder import Folder, open_folder
@@ -65,7 +65,7 @@ def generate(
     """Make what is missing; one git commit of it.
 
     Keys are made on their machines, only public keys come back. What could be made is stored even if some machines
-    failed; the exit code is 4 then.
+    failed; the exit code is 4 then. Machines that are not managed make their keys themselves; how, is said.
 
     --regenerate makes new keys. Addresses stay, unless their generator is named with --service: an address follows
     from the machine's name, so the first free one is the same again. It is another one only where the stored one was
@@ -89,7 +89,9 @@ def generate(
                 _commit(folder, "generate", written)
     for failure in failures:
         click.echo(f"{failure.variable.machine}: {failure.message}", err=True)
-    if not written and not failures:
+    for variable in found.by_hand:
+        click.echo(f"{variable.machine} is not managed: {by_hand(variable)}", err=True)
+    if not written and not failures and not found.by_hand:
         click.echo("nothing is missing", err=True)
     return EXIT_MACHINE_FAILED if failures else 0
 

@@ -53,9 +53,6 @@ class Host:
     def write_document(self, instance: InstanceName, content: bytes) -> None:
         state.write_document(instance, content, self.state)
 
-    def forget(self, instance: InstanceName) -> None:
-        state.remove_instance(instance, self.state)
-
     def document_folders(self) -> list[Path]:
         """Where a document may appear or change."""
         files.make_folder(self.state, mode=0o755)

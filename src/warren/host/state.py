@@ -1,13 +1,20 @@
 """The machine's own folder: who it is, and for each instance its network document and private key.
 
-machine.name                 one line; the dot keeps it apart from instances, whose names have none
-<instance>/network.json      the document that the machine follows
-<instance>/private.key       see warren.host.keys
+machine.name                        one line; the dot keeps it apart from instances, whose names have none
+trial.json, restored.json           see warren.host.trial
+<instance>/network.json             the document that the machine follows
+<instance>/network.json.sig         the operator's signature over it, where it came with one
+<instance>/network.json.confirmed   during a trial: a hard link to the document before, so that going back is a rename,
+<instance>/network.json.sig.confirmed    which works on a full disk, too
+<instance>/private.key              see warren.host.keys
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from warren.errors import DocumentRefused, MachineError
@@ -19,6 +26,8 @@ ROOT = Path("/var/lib/warren")
 KEY_FILE = "private.key"
 
 _DOCUMENT_FILE = "network.json"
+_SIGNATURE_FILE = "network.json.sig"
+_CONFIRMED = ".confirmed"
 _NAME_FILE = "machine.name"
 
 
@@ -65,12 +74,68 @@ def read_document(instance: InstanceName, root: Path = ROOT) -> Document | None:
     return None if content is None else _decode(content, instance, str(path))
 
 
-def write_document(instance: InstanceName, content: bytes, root: Path = ROOT) -> Document:
-    """Keep the document, if it is one for this instance; DocumentRefused leaves what was there."""
+def read_document_content(instance: InstanceName, root: Path = ROOT) -> bytes | None:
+    """The document's bytes, whatever they say."""
+    return files.read(instance_folder(instance, root) / _DOCUMENT_FILE)
+
+
+def write_document(
+    instance: InstanceName, content: bytes, root: Path = ROOT, *, signature: bytes | None = None
+) -> Document:
+    """Keep the document, if it is one for this instance; DocumentRefused leaves what was there.
+
+    `signature`: kept beside it; None: the root of this machine says so, and a signature over another one goes.
+    """
     document = _decode(content, instance, "")
     make_instance_folder(instance, root)
-    files.replace(instance_folder(instance, root) / _DOCUMENT_FILE, content)
+    folder = instance_folder(instance, root)
+    if signature is None:
+        with files.edit(folder / _SIGNATURE_FILE) as file:
+            file.remove()
+    files.replace(folder / _DOCUMENT_FILE, content)
+    if signature is not None:
+        files.replace(folder / _SIGNATURE_FILE, signature)
     return document
+
+
+def has_signature(instance: InstanceName, root: Path = ROOT) -> bool:
+    return (instance_folder(instance, root) / _SIGNATURE_FILE).exists()
+
+
+def keep_confirmed(instance: InstanceName, root: Path = ROOT) -> bool:
+    """Keep a hold on the document as it is, for `put_back`; False: there is none."""
+    with _explained(folder := instance_folder(instance, root), "the document cannot be kept beside"):
+        for name in (_SIGNATURE_FILE, _DOCUMENT_FILE):
+            (folder / f"{name}{_CONFIRMED}").unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                (folder / f"{name}{_CONFIRMED}").hardlink_to(folder / name)
+        if not (folder / f"{_DOCUMENT_FILE}{_CONFIRMED}").exists():
+            return False
+        files.sync_folder(folder)
+        return True
+
+
+def put_back(instance: InstanceName, root: Path = ROOT) -> None:
+    """Make the document that `keep_confirmed` holds the one that is followed; nothing if that was done already."""
+    with _explained(folder := instance_folder(instance, root), "the document before cannot be put back"):
+        kept, kept_signature = (folder / f"{name}{_CONFIRMED}" for name in (_DOCUMENT_FILE, _SIGNATURE_FILE))
+        if not kept.exists():
+            return
+        # Until the document's own name is there again, all of this can be done again.
+        (folder / _SIGNATURE_FILE).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            (folder / _SIGNATURE_FILE).hardlink_to(kept_signature)
+        kept.replace(folder / _DOCUMENT_FILE)
+        kept.unlink(missing_ok=True)  # rename(2) leaves both names where they are links to one file
+        kept_signature.unlink(missing_ok=True)
+        files.sync_folder(folder)
+
+
+def drop_confirmed(instance: InstanceName, root: Path = ROOT) -> None:
+    """Let go of what `keep_confirmed` holds."""
+    with _explained(folder := instance_folder(instance, root), "the document before cannot be dropped"):
+        for name in (_SIGNATURE_FILE, _DOCUMENT_FILE):
+            (folder / f"{name}{_CONFIRMED}").unlink(missing_ok=True)
 
 
 def make_instance_folder(instance: InstanceName, root: Path = ROOT) -> None:
@@ -95,6 +160,15 @@ def remove_instance(instance: InstanceName, root: Path = ROOT, *, keep_key: bool
         files.sync_folder(folder if kept else root)
     except OSError as error:
         raise MachineError(f"cannot be removed: {error}", where=str(folder), mend="run this as root") from error
+
+
+@contextmanager
+def _explained(folder: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        mend = f"see what stands in the way: df {folder}; lsattr -d {folder}; dmesg"
+        raise MachineError(f"{what}: {os.strerror(error.errno or 0)}", where=str(folder), mend=mend) from error
 
 
 def _decode(content: bytes, instance: InstanceName, where: str) -> Document:

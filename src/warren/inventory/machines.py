@@ -42,7 +42,8 @@ def read_machines(tree: schema.Tree, report: Report) -> Machines:
         tags = (*entry.get("tags", ()), *tags_from_table.get(name, ()))
         if tags not in tag_sets:
             tag_sets[tags] = frozenset((ALL, *tags))
-        machines[name] = Machine(name, tag_sets[tags], entry.get("description") or "", _deploy(name, entry, report))
+        description, managed = entry.get("description") or "", entry.get("managed") is not False
+        machines[name] = Machine(name, tag_sets[tags], description, _deploy(name, entry, report), managed)
         for tag in tag_sets[tags]:
             by_tag.setdefault(tag, []).append(name)
     return Machines(machines, dict(sorted(by_tag.items())))

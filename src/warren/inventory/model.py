@@ -25,6 +25,7 @@ class Machine:
     tags: frozenset[str] = frozenset()
     description: str = ""
     deploy: Deploy = field(default_factory=Deploy)
+    managed: bool = True  # False: Warren does not run on it; what it needs is rendered, its key is made by hand
 
 
 @dataclass(frozen=True, slots=True)

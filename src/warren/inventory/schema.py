@@ -60,6 +60,9 @@ class Machine(TypedDict, total=False):
     tags: Annotated[list[str], Field(description="Groups it belongs to. Every machine has the tag `all`.")]
     description: Annotated[str | None, Field(description="Free text.")]
     deploy: Deploy
+    managed: Annotated[
+        bool | None, Field(description="`false`: Warren does not run on it, `warren render` says what it needs.")
+    ]
     name: Any
     icon: Any
     machineClass: Any

@@ -134,6 +134,10 @@ def _needs_number(path: Path, value: Any) -> tuple[str, str]:
     return message, "write digits only, without quotes"
 
 
+def _needs_truth(path: Path, value: Any) -> tuple[str, str]:
+    return f"{_key_of(path)} must be true or false, this is {shown(value)}", "write true or false, without quotes"
+
+
 def _outside(path: Path, value: Any) -> tuple[str, str]:
     allowed, mend = (MTUS, _USUAL_MTU) if path[-1] == "mtu" else (PORTS, _USUAL_PORT)
     if path[-2] == "deploy":
@@ -161,6 +165,7 @@ _EXPLANATIONS: dict[str, Callable[[Path, Any], tuple[str, str]]] = {
     "tag_list": lambda path, _: (f"every item of {dotted(path[-1:])} must be text", 'write ["laptop", "phone"]'),
     "string_type": _needs_text,
     "int_type": _needs_number,
+    "bool_type": _needs_truth,
     "greater_than_equal": _outside,
     "less_than": _outside,
     "string_pattern_mismatch": _bad_text,

@@ -33,7 +33,7 @@ from warren.plan.steps import (
     Step,
     WriteHosts,
 )
-from warren.wireguard.device import REJECT_AFTER_TIME_S, ObservedDevice, ObservedPeer, Peer
+from warren.wireguard.device import HANDSHAKE_INITIATION_BYTES, REJECT_AFTER_TIME_S, ObservedDevice, ObservedPeer, Peer
 from warren.wireguard.endpoint import Endpoint, SocketAddress
 from warren.wireguard.keys import PublicKey
 
@@ -148,6 +148,16 @@ def _change(held: ObservedPeer, peer: Peer, now_unix_s: float, resolved: Resolve
     return PeerChange(peer.public_key, False, allowed_ips, endpoint, keepalive_s)
 
 
+def others_first(observed: Observed, desired: Desired, resolved: Resolved) -> Resolved:
+    """Of several addresses, those that a silent peer was not tried at come first: the other family may work."""
+    held = (observed.device or _EMPTY_DEVICE).peers
+    tried = {peer.endpoint: held[key].endpoint for key, peer in desired.peers.items() if peer.endpoint and key in held}
+    return {
+        endpoint: tuple(sorted(candidates, key=lambda candidate: candidate == tried.get(endpoint)))
+        for endpoint, candidates in resolved.items()
+    }
+
+
 def _needs_endpoint(held: ObservedPeer, peer: Peer, now_unix_s: float, resolved: Resolved) -> bool:
     """A peer that answers is left alone, wherever it is: WireGuard follows a roaming peer by itself."""
     if peer.endpoint is None:
@@ -155,7 +165,14 @@ def _needs_endpoint(held: ObservedPeer, peer: Peer, now_unix_s: float, resolved:
     candidates = resolved.get(peer.endpoint, ())
     if held.endpoint is None:
         return peer.endpoint not in resolved or bool(candidates)
-    return bool(candidates) and held.endpoint not in candidates and _is_stale(held, now_unix_s)
+    if not candidates or not _is_stale(held, now_unix_s):
+        return False
+    return held.endpoint not in candidates or (held.endpoint != candidates[0] and _was_tried(held))
+
+
+def _was_tried(held: ObservedPeer) -> bool:
+    """Whether WireGuard called at the endpoint for a while: three first messages, ten seconds and more."""
+    return held.sent_bytes >= 3 * HANDSHAKE_INITIATION_BYTES
 
 
 def _is_stale(held: ObservedPeer, now_unix_s: float) -> bool:

@@ -11,8 +11,17 @@ from warren.inventory.wording import Nearest, quoted
 from warren.names import InstanceName
 from warren.network.addresses import parse_suffix, upper_half
 from warren.network.resolve import resolve
-from warren.network.stored import PREFIX_FILE, SUFFIX_FILE, Stored
-from warren.vars.generators import Generator, Kind, Variable, canonical, generators, leftovers, stored_by_instance
+from warren.network.stored import PREFIX_FILE, PUBLIC_KEY_FILE, SUFFIX_FILE, Stored
+from warren.vars.generators import (
+    Generator,
+    Kind,
+    Variable,
+    by_hand,
+    canonical,
+    generators,
+    leftovers,
+    stored_by_instance,
+)
 from warren.vars.store import Reading
 
 
@@ -38,6 +47,17 @@ def examine(inventory: Inventory, reading: Reading) -> Findings:
             if variable not in reading.texts and variable.path not in unreadable
         ),
         leftovers(inventory, reading.texts),
+    )
+
+
+def missing_by_hand(inventory: Inventory, reading: Reading) -> tuple[Problem, ...]:
+    """The missing keys that nothing makes: of machines on which Warren does not run."""
+    return tuple(
+        Problem(
+            variable.path, 0, 0, f"machine {quoted(variable.machine)} is not managed and has no key", by_hand(variable)
+        )
+        for variable in examine(inventory, reading).missing
+        if variable.file == PUBLIC_KEY_FILE and not inventory.machines[variable.machine].managed
     )
 
 

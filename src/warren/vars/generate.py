@@ -12,7 +12,16 @@ from warren.inventory.wording import Nearest, quoted
 from warren.names import InstanceName, MachineName
 from warren.network.addresses import prefix_text, suffix_text
 from warren.network.allocate import allocate
-from warren.vars.generators import Generator, Kind, Variable, generators, leftovers, same_value, stored_by_instance
+from warren.vars.generators import (
+    Generator,
+    Kind,
+    Variable,
+    by_hand,
+    generators,
+    leftovers,
+    same_value,
+    stored_by_instance,
+)
 from warren.vars.reach import Reach
 from warren.vars.store import Store
 from warren.wireguard.keys import PublicKey
@@ -45,6 +54,7 @@ class Work:
     values: Mapping[Variable, str]
     keys: tuple[KeyRequest, ...]
     stored: Mapping[Variable, str]
+    by_hand: tuple[Variable, ...] = ()  # keys of machines that are not managed: somebody else makes them
 
 
 class Failure(NamedTuple):
@@ -59,9 +69,11 @@ def work(inventory: Inventory, texts: Mapping[Variable, str], selection: Selecti
 
     Keys are made anew by `regenerate`. Addresses only where their generator is named: an address follows from the
     machine's name, so a new one would mostly be the old one, and where it is not, the old one was chosen on purpose.
-    Raises UsageError for names that are unknown, InventoryError for selected values that stay and cannot be used.
+    Raises UsageError for names that are unknown and for what cannot be made here, InventoryError for selected values
+    that stay and cannot be used.
     """
     chosen = _select(inventory, selection)
+    _refuse_by_hand(inventory, chosen, selection)
     problems = _broken_keys(texts, chosen, selection)
     try:
         values = _addresses(inventory, texts, chosen, selection)
@@ -70,15 +82,26 @@ def work(inventory: Inventory, texts: Mapping[Variable, str], selection: Selecti
     if problems:
         raise InventoryError(problems)
     left = frozenset(leftovers(inventory, texts))
+    keys = [
+        KeyRequest(variable, generator.instance, selection.regenerate)
+        for generator, variable in chosen
+        if generator.kind is Kind.KEYS and (selection.regenerate or variable not in texts)
+    ]
     return Work(
         values,
-        tuple(
-            KeyRequest(variable, generator.instance, selection.regenerate)
-            for generator, variable in chosen
-            if generator.kind is Kind.KEYS and (selection.regenerate or variable not in texts)
-        ),
+        tuple(request for request in keys if inventory.machines[request.variable.machine].managed),
         {variable: text for variable, text in texts.items() if variable not in left},
+        tuple(request.variable for request in keys if not inventory.machines[request.variable.machine].managed),
     )
+
+
+def _refuse_by_hand(inventory: Inventory, chosen: _Chosen, selection: Selection) -> None:
+    """A new key was asked for where none can be made: who asked should not believe that there is one."""
+    for generator, variable in chosen:
+        machine = inventory.machines[variable.machine]
+        asked = selection.regenerate and machine.name in selection.machines and generator.kind is Kind.KEYS
+        if asked and not machine.managed:
+            raise UsageError(f"machine {quoted(machine.name)} is not managed", mend=by_hand(variable))
 
 
 def _addresses(

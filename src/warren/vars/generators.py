@@ -39,6 +39,21 @@ class Variable(NamedTuple):
         return f"{self.machine} {self.generator}/{self.file}"
 
 
+class SharedVariable(NamedTuple):
+    """One value that belongs to no machine, by where it is stored."""
+
+    generator: str
+    file: str
+
+    @property
+    def path(self) -> str:
+        """Relative to the folder of the inventory."""
+        return f"vars/shared/{self.generator}/{self.file}/value"
+
+    def __str__(self) -> str:
+        return f"shared {self.generator}/{self.file}"
+
+
 class Kind(Enum):
     """What a generator makes: keys on the machines, network values (addresses) from names."""
 
@@ -120,6 +135,14 @@ def file_bytes(file: str, text: str) -> bytes:
     """What the file holds for a value: keys end their line, as `wg pubkey` writes them; addresses do not, for Nix
     expressions of clan repositories glue `::1` to them."""
     return f"{text}\n".encode() if file == PUBLIC_KEY_FILE else text.encode()
+
+
+def by_hand(variable: Variable) -> str:
+    """How a machine that Warren does not run on comes to its key."""
+    return (
+        "make its key (wg genkey), on the machine itself if it can, and store the public half (wg pubkey): "
+        f"warren vars set {variable.machine} {variable.generator}/{variable.file} KEY"
+    )
 
 
 def shortened(variable: Variable, text: str) -> str:

@@ -1,6 +1,6 @@
 """Public values on disk, in the layout of clan repositories: vars/per-machine/<machine>/<generator>/<file>/value.
 
-What else stands there (secrets, `.validation-hash`, symbolic links, `shared/`) is left alone.
+What else stands there (secrets, `.validation-hash`, symbolic links, values of others) is left alone.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from warren.errors import Problem, VarsError
 from warren.names import MachineName, is_host_name
-from warren.vars.generators import Variable, file_bytes, possible_files
+from warren.vars.generators import SharedVariable, Variable, file_bytes, possible_files
 
 PER_MACHINE = "vars/per-machine"
 STAGING = "vars/.warren-staging"
@@ -25,6 +26,9 @@ LONGEST_VALUE_BYTES = 65536  # what is longer is no value
 SINGLE_SYNCS = 100  # beyond this many files, one sync of everything is quicker
 
 _NO_LOCKS_HERE = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP)  # NFS locks no folders
+
+
+AVariable = TypeVar("AVariable", Variable, SharedVariable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class Store:
             raise VarsError(what, where=variable.path, mend="`warren vars list` shows what there is")
         return data
 
-    def write(self, texts: Mapping[Variable, str]) -> None:
+    def write(self, texts: Mapping[AVariable, str]) -> None:
         """Store values: all of them or, when the disk is full or a folder is closed, none.
 
         They reach the disk beside the place first and are renamed then, so that a reader sees the value before or
@@ -92,7 +96,7 @@ class Store:
                 raise self._not_written(error) from None
             raise
 
-    def _stage(self, texts: Mapping[Variable, str], staging: Path, made: list[Path]) -> list[Path]:
+    def _stage(self, texts: Mapping[AVariable, str], staging: Path, made: list[Path]) -> list[Path]:
         """Bring all to the disk under other names; what could stop the renaming stops it here. Returns the places."""
         shutil.rmtree(staging, ignore_errors=True)  # a killed run's
         self._make_folders(staging.parent, made)
@@ -170,7 +174,7 @@ class Store:
             problems.append(_problem(variable.path, error))
         return None
 
-    def _path(self, variable: Variable) -> Path:
+    def _path(self, variable: Variable | SharedVariable) -> Path:
         """Where the value is; a name never leads out of its place."""
         for part in variable:
             if part in ("", ".", "..") or "/" in part or "\0" in part:
@@ -213,7 +217,7 @@ def _lock(descriptor: int, waiting: Callable[[], None]) -> None:
             raise
 
 
-def _refuse_unfit(variable: Variable, target: Path, inside: Path) -> None:
+def _refuse_unfit(variable: Variable | SharedVariable, target: Path, inside: Path) -> None:
     """What would make the rename fail, or lead it astray, stops the run before the first one."""
     if not target.parent.resolve().is_relative_to(inside):
         raise VarsError(

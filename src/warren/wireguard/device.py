@@ -13,6 +13,7 @@ from warren.wireguard.keys import PublicKey
 REKEY_AFTER_TIME_S = 120  # WireGuard whitepaper, section 6.1
 REJECT_AFTER_TIME_S = 180
 REKEY_TIMEOUT_S = 5
+HANDSHAKE_INITIATION_BYTES = 148  # whitepaper, section 5.4.2
 
 
 class AllowedIP(NamedTuple):

@@ -13,7 +13,7 @@ from warren.names import InstanceName
 from warren.network.document import Document
 from warren.network.resolve import resolve
 from warren.network.stored import Stored
-from warren.vars.check import Findings, examine
+from warren.vars.check import Findings, examine, missing_by_hand
 from warren.vars.generators import Variable, stored_by_instance
 from warren.vars.store import Reading, Store
 from warren.workspace.source import load_inventory, shown_name
@@ -59,6 +59,13 @@ class Folder:
         """What is missing, wrong or left over in the vars."""
         findings = examine(self.inventory, self._reading)
         return replace(findings, problems=self._placed(findings.problems))
+
+    @cached_property
+    def missing_by_hand(self) -> tuple[Problem, ...]:
+        """Keys that no command will make: of machines that are not managed. Without one of these, no vars are read."""
+        if all(machine.managed for machine in self.inventory.machines.values()):
+            return ()
+        return self._placed(missing_by_hand(self.inventory, self._reading))
 
     def shown(self, variable: Variable) -> str:
         """What messages call the value's file."""

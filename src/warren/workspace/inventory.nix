@@ -70,7 +70,7 @@ let
   atTop = mapAttrs (
     _: machine:
     ifAny (!isWrapped && (tryEval (isAttrs machine)).value) (
-      printable (only [ "tags" "deploy" "description" ] machine)
+      printable (only [ "tags" "deploy" "description" "managed" ] machine)
     )
   ) (clan.machines or { });
 

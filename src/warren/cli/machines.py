@@ -1,0 +1,304 @@
+"""`warren machines`: the machines of the inventory, over ssh."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from warren.cli import EXIT_MACHINE_FAILED
+from warren.cli.inventory import opened_folder
+from warren.errors import MachineError, UsageError
+from warren.names import MachineName
+from warren.render.columns import columns
+
+if TYPE_CHECKING:
+    from warren.fleet.run import Result
+    from warren.fleet.ssh import Target
+    from warren.workspace.folder import Folder
+
+T = TypeVar("T")
+
+PARALLEL = 32
+
+commit_option = click.option(
+    "--commit/--no-commit", "commits", default=True, help="Commit what was written, if this is a git repository."
+)
+sign_key_option = click.option(
+    "--sign-key",
+    metavar="FILE",
+    help="The ssh key to sign documents with; else WARREN_SIGN_KEY, git's user.signingkey, your own ssh key.",
+)
+parallel_option = click.option(
+    "--parallel",
+    default=PARALLEL,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="So many at once.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def machines() -> None:
+    """The machines of the inventory, reached with ssh as you have it configured.
+
+    `deploy.host`, `deploy.port` and `deploy.via` (a jump host) in the inventory say where a machine is; without them,
+    ssh is given the machine's name. A machine that is only reached through the mesh has its mesh name as
+    `deploy.host` (laptop1.vpn, from a computer that is in the mesh) or a controller as `deploy.via`.
+    """
+
+
+@machines.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_obj
+def list_machines(given: str | None, as_json: bool) -> None:
+    """Machines, their roles, the way to them, and whether they follow what the inventory says."""
+    folder = opened_folder(given)
+    rows = _rows(folder)
+    if as_json:
+        click.echo(json.dumps({"machines": {row["machine"]: row for row in rows}}, indent=2))
+    else:
+        head = ("MACHINE", "ROLES", "REACHED BY", "STATE")
+        cells = [(row["machine"], ", ".join(row["roles"]) or "-", row["reached_by"], row["state"]) for row in rows]
+        click.echo(columns([head, *cells]), nl=False)
+
+
+def _rows(folder: Folder) -> list[dict[str, Any]]:
+    from warren.fleet.outdated import behind_now
+    from warren.fleet.ssh import target_of
+
+    documents, stale = folder.documents, behind_now(folder)
+    rows = []
+    for name, machine in folder.inventory.machines.items():
+        entries = {instance: entry for instance, document in documents.items() if (entry := document.entry(name))}
+        roles = [
+            f"{instance} {'controller' if name in documents[instance].controllers else 'peer'}" for instance in entries
+        ]
+        if not machine.managed:
+            state = "not managed"
+        elif any(entry.public_key is None for entry in entries.values()):
+            state = "no key yet"
+        elif name in stale:
+            state = f"out of date: {', '.join(stale[name])}"
+        else:
+            state = "up to date" if entries else "no role"
+        rows.append({"machine": name, "roles": roles, "reached_by": target_of(machine).by_hand, "state": state})
+    return rows
+
+
+@machines.command()
+@click.argument("names", nargs=-1, metavar="[MACHINE]...")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="The machines with this tag (repeatable).")
+@click.option("--install-packages", is_flag=True, help="Have apt or dnf install what is missing there.")
+@sign_key_option
+@parallel_option
+@commit_option
+@click.pass_obj
+def install(
+    given: str | None,
+    names: tuple[str, ...],
+    tags: tuple[str, ...],
+    install_packages: bool,
+    sign_key: str | None,
+    parallel: int,
+    commits: bool,
+) -> int:
+    """Bring Warren to machines: one file, and a systemd service that runs its agent.
+
+    Each machine makes its own keys; the public ones come back and are stored. The signing key is pinned there: later
+    documents must be signed by it, or by another operator's that was pinned. Run it again to bring a newer Warren.
+    """
+    from warren.fleet import install as installing
+    from warren.fleet.run import Run, select
+    from warren.fleet.sign import find_key
+
+    if not names and not tags:
+        raise UsageError("which machines?", mend="warren machines install MACHINE…, or --tag all")
+    folder = opened_folder(given)
+    targets = select(folder.inventory, names, tags)
+    key = find_key(sign_key, folder.path)
+    run = Run(folder, _say)
+    with run.locked("install", commits=commits):
+        signers = run.allow(key)
+        done, failed = asyncio.run(
+            _on_all(
+                targets,
+                parallel,
+                lambda target: installing.install(target, signers, with_packages=install_packages),
+                _say_installed,
+            )
+        )
+        without_key = run.make_vars({name: targets[name] for name in done}, parallel)
+    for outcome in without_key.values():
+        _say(f"{outcome.problem}")
+    if done and not (failed or without_key):
+        _say("next: warren machines update")
+    return EXIT_MACHINE_FAILED if failed or without_key else 0
+
+
+def _say_installed(machine: MachineName, installed: Any) -> None:
+    service = (
+        "its agent runs" if installed.service else "no systemd there: have your init run /usr/local/bin/warren agent"
+    )
+    _say(f"{machine}: installed ({installed.wireguard} WireGuard; {service})")
+
+
+@machines.command()
+@click.argument("names", nargs=-1, required=True, metavar="MACHINE...")
+@parallel_option
+@commit_option
+@click.pass_obj
+def uninstall(given: str | None, names: tuple[str, ...], parallel: int, commits: bool) -> int:
+    """Take Warren off machines: instances down, files and private keys gone.
+
+    Their public keys leave the vars, their addresses stay theirs.
+    """
+    from warren.fleet import install as installing
+    from warren.fleet.run import Run, select
+
+    folder = opened_folder(given)
+    targets = select(folder.inventory, names, ())
+    run = Run(folder, _say)
+    with run.locked("forget", commits=commits):
+        done, failed = asyncio.run(_on_all(targets, parallel, installing.uninstall, _say_uninstalled))
+        for name in done:
+            run.forget_keys(name)
+    _say_behind(run.folder)
+    return EXIT_MACHINE_FAILED if failed else 0
+
+
+def _say_uninstalled(machine: MachineName, instances: tuple[str, ...]) -> None:
+    _say(f"{machine}: uninstalled{', taken down: ' + ', '.join(instances) if instances else ''}")
+
+
+@machines.command()
+@click.argument("names", nargs=-1, metavar="[MACHINE]...")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="The machines with this tag (repeatable).")
+@click.option("--dry-run", is_flag=True, help="Ask the machines what they would do; nothing is changed anywhere.")
+@click.option("--canary", "canaries", default=0, metavar="N", type=click.IntRange(min=0),
+              help="So many first; the others only when all went well.")  # fmt: skip
+@click.option("--max-failures", metavar="N", type=click.IntRange(min=0), help="Begin no further machine after more.")
+@parallel_option
+@sign_key_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@commit_option
+@click.pass_obj
+def update(
+    given: str | None,
+    names: tuple[str, ...],
+    tags: tuple[str, ...],
+    dry_run: bool,
+    canaries: int,
+    max_failures: int | None,
+    parallel: int,
+    sign_key: str | None,
+    as_json: bool,
+    commits: bool,
+) -> int:
+    """Make machines what the inventory says; without MACHINE and --tag, all of them.
+
+    Only machines whose own part changed are visited. Each one checks what it is to become, applies it, and is reached
+    once more over a new connection: otherwise it goes back by itself. Run it again to continue after a failure.
+    """
+    from warren.cli.machines_progress import watcher
+    from warren.fleet import report
+    from warren.fleet.rollout import Limits
+    from warren.fleet.run import Run, select
+    from warren.fleet.sign import find_key
+
+    folder = opened_folder(given)
+    targets = select(folder.inventory, names, tags)
+    key = find_key(sign_key, folder.path)
+    run = Run(folder, _say)
+    limits = Limits(parallel, canaries, max_failures)
+    began = time.monotonic()
+    with run.locked("update", commits=commits and not dry_run), watcher(quiet=as_json, every_step=dry_run) as watching:
+        result = run.update(targets, key, limits, watching, dry_run=dry_run)
+    if as_json:
+        tree = report.tree(result.outcomes, result.up_to_date, result.without_key, result.out_of_date)
+        click.echo(json.dumps(tree, indent=2))
+    _tell(result, time.monotonic() - began, dry_run)
+    return 0 if result.is_well else EXIT_MACHINE_FAILED
+
+
+def _tell(result: Result, seconds: float, dry_run: bool) -> None:
+    from warren.fleet import report
+    from warren.fleet.outdated import behind_line
+
+    for machine in result.without_key:
+        _say(f"{machine}: no key yet{', the update has it make one' if dry_run else ''}")
+    _say(report.summary(result.outcomes, len(result.up_to_date), seconds))
+    if result.out_of_date and not dry_run:
+        _say(behind_line(result.out_of_date))
+
+
+@machines.command()
+@click.argument("name", metavar="MACHINE")
+@commit_option
+@click.pass_obj
+def remove(given: str | None, name: str, commits: bool) -> None:
+    """Forget a machine that is in the inventory no longer: its public keys leave the vars.
+
+    Its addresses stay taken, so that nobody else is mistaken for it. The next update makes the others forget it.
+    """
+    from warren.fleet.run import Run
+    from warren.inventory.wording import Nearest, quoted
+
+    folder = opened_folder(given)
+    if name in folder.inventory.machines:
+        raise UsageError(
+            f"machine {quoted(name)} is in the inventory",
+            mend="take it out of the inventory first, with the roles and settings that name it",
+        )
+    stored = sorted({variable.machine for variable in folder.texts} - folder.inventory.machines.keys())
+    if name not in stored:
+        raise UsageError(
+            f"nothing is stored of a machine {quoted(name)}", mend=Nearest().hint(name, stored, "Machines that left")
+        )
+    run = Run(folder, _say)
+    with run.locked("remove", commits=commits):
+        forgotten = run.forget_keys(MachineName(name))
+    _say(f"{name}: {'its keys are removed; ' if forgotten else ''}its addresses stay taken")
+    _say_behind(run.folder)
+
+
+def _say_behind(folder: Folder) -> None:
+    from warren.fleet.outdated import behind_line, overdue
+
+    if stale := overdue(folder):
+        _say(behind_line(stale))
+
+
+async def _on_all(
+    targets: Mapping[MachineName, Target],
+    parallel: int,
+    visit: Callable[[Target], Coroutine[Any, Any, T]],
+    done: Callable[[MachineName, T], None],
+) -> tuple[list[MachineName], list[MachineName]]:
+    """Visit all; those that went well, and those that did not, whose errors are said as they come."""
+    free = asyncio.Semaphore(parallel)
+    well: list[MachineName] = []
+    failed: list[MachineName] = []
+
+    async def one(target: Target) -> None:
+        async with free:
+            try:
+                answer = await visit(target)
+            except MachineError as error:
+                failed.append(target.machine)
+                _say(str(error))
+                return
+        well.append(target.machine)
+        done(target.machine, answer)
+
+    await asyncio.gather(*map(one, targets.values()))
+    return sorted(well), sorted(failed)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

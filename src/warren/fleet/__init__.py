@@ -1,0 +1,1 @@
+"""Many machines: reached over ssh, given Warren, and brought the documents that they follow."""

@@ -1,0 +1,116 @@
+"""What the operator's side asks of a machine that has Warren: `warren machine …` there, JSON in and JSON out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from warren.errors import MachineError
+from warren.fleet import ssh
+from warren.fleet.ssh import Finished, Target
+from warren.names import InstanceName
+from warren.wireguard.keys import PublicKey
+
+PROGRAM = "/usr/local/bin/warren"
+CONFIRM_WITHIN_S = 60
+
+_KEYGEN_S = 60.0
+_RECEIVE_S = 180.0  # a machine of many instances waits for handshakes and for its lock
+_CONFIRM_S = 20.0
+_FORGET_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class SignedDocument:
+    """A network document's canonical bytes as text, and the signature over them."""
+
+    document: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceVerdict:
+    """What became of one instance: the commands that were done (of a dry run: that wait), or why not."""
+
+    steps: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A machine's own word on what it received. `token`: to be confirmed, or it goes back; "": nothing changed."""
+
+    instances: Mapping[InstanceName, InstanceVerdict] = field(default_factory=dict)
+    token: str = ""
+
+
+async def keygen(target: Target, instances: Iterable[InstanceName], replace: bool) -> dict[InstanceName, PublicKey]:
+    """Have the machine make its keys; the public ones."""
+    words = ["keygen", *instances, "--machine", target.machine, *(["--replace"] if replace else [])]
+    answer = await _ask(target, words, timeout_s=_KEYGEN_S)
+    try:
+        return {InstanceName(name): PublicKey.parse(text) for name, text in answer["public_keys"].items()}
+    except (KeyError, AttributeError, ValueError) as error:
+        raise _strange(target, error) from None
+
+
+async def receive(target: Target, documents: Mapping[InstanceName, SignedDocument], dry_run: bool) -> Verdict:
+    """Bring the machine documents; they hold for good once `confirm` was called with the token."""
+    request = {
+        "documents": {
+            name: {"document": each.document, "signature": each.signature} for name, each in documents.items()
+        },
+        "confirm_within_s": CONFIRM_WITHIN_S,
+        "dry_run": dry_run,
+    }
+    words = ["receive", "--machine", target.machine]
+    answer = await _ask(target, words, json.dumps(request).encode(), timeout_s=_RECEIVE_S)
+    try:
+        instances = {
+            InstanceName(name): InstanceVerdict(tuple(map(str, each["steps"])), str(each["error"] or ""))
+            for name, each in answer["instances"].items()
+        }
+        return Verdict(instances, str(answer["token"] or ""))
+    except (KeyError, AttributeError, TypeError) as error:
+        raise _strange(target, error) from None
+
+
+async def confirm(target: Target, token: str) -> None:
+    """Say, over a connection made after the change, that the machine is still reached."""
+    await _ask(target, ["confirm", token], timeout_s=_CONFIRM_S, new_connection=True)
+
+
+async def forget(target: Target, instance: InstanceName) -> None:
+    """Take an instance off the machine that it is no longer in."""
+    await _ask(target, ["forget", instance], timeout_s=_FORGET_S)
+
+
+async def _ask(
+    target: Target, words: Sequence[str], stdin: bytes = b"", *, timeout_s: float, new_connection: bool = False
+) -> Any:
+    command = [PROGRAM, "machine", *words]
+    finished = await ssh.run(target, command, stdin, timeout_s=timeout_s, new_connection=new_connection)
+    if ssh.is_missing(finished):
+        raise MachineError(
+            "Warren is not installed there", where=target.machine, mend=f"warren machines install {target.machine}"
+        )
+    try:
+        return json.loads(finished.out)
+    except ValueError:
+        raise MachineError(_said(finished), where=target.machine) from None
+
+
+def _said(finished: Finished) -> str:
+    """Of a program that gave no answer: what it said instead."""
+    text = finished.err.strip()
+    return text or f"it gave no answer and ended with {finished.code}"
+
+
+def _strange(target: Target, error: Exception) -> MachineError:
+    return MachineError(
+        f"its answer is not understood here: {error!r}",
+        where=target.machine,
+        mend=f"bring it the same Warren as here: warren machines install {target.machine}",
+    )

@@ -1,0 +1,40 @@
+"""Which machines do not follow what the inventory says now, as far as is known here: nobody is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from warren.fleet.plans import Digests, out_of_date, wanted
+from warren.fleet.record import Record
+from warren.inventory.model import Inventory
+from warren.inventory.wording import listed
+from warren.names import InstanceName, MachineName
+from warren.workspace.folder import Folder
+
+Behind: TypeAlias = Mapping[MachineName, tuple[InstanceName, ...]]
+"""Machines, and the instances whose document of now they did not confirm."""
+
+
+def behind(inventory: Inventory, wants: Digests, acknowledged: Digests) -> Behind:
+    """Of all machines that Warren runs on."""
+    stale = out_of_date(wants, acknowledged)
+    return {machine: instances for machine, instances in stale.items() if inventory.machines[machine].managed}
+
+
+def behind_now(folder: Folder) -> Behind:
+    return behind(folder.inventory, wanted(folder.documents), Record(folder.store).acknowledged())
+
+
+def overdue(folder: Folder) -> Behind:
+    """Of instances that were brought to machines at least once: before that, nobody is late."""
+    record = Record(folder.store)
+    if not any(map(record.was_published, folder.inventory.instances)):
+        return {}
+    published = {name: each for name, each in folder.documents.items() if record.was_published(name)}
+    return behind(folder.inventory, wanted(published), record.acknowledged())
+
+
+def behind_line(stale: Behind) -> str:
+    """For people, with what to do."""
+    return f"out of date: {listed(list(stale))} (warren machines update)"

@@ -1,0 +1,68 @@
+"""Which machines a document changes: each machine's own part of it, as a digest that is compared with the last one.
+
+Pure. A machine is planned from what it sees of the document, and the names of all machines, which everybody has, are
+digested once; so that ten thousand machines take seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from hashlib import sha256
+from typing import TypeAlias
+
+from warren.names import InstanceName, MachineName
+from warren.network.document import Document, encode
+from warren.plan.plan import host_lines, plan
+from warren.render.desired import desired_tree
+
+Digest: TypeAlias = str  # SHA-256, hexadecimal
+Digests: TypeAlias = Mapping[tuple[MachineName, InstanceName], Digest]
+
+
+def content_digest(document: Document) -> Digest:
+    """Of all but the serial, which says when and not what."""
+    return sha256(encode(replace(document, serial=0))).hexdigest()
+
+
+def plan_digests(document: Document) -> dict[MachineName, Digest]:
+    """Each machine's part of the document."""
+    hosts = sha256("\n".join(map(str, host_lines(document))).encode()).hexdigest()
+    return {name: _digest(document, name, hosts) for name in (*document.controllers, *document.peers)}
+
+
+def _digest(document: Document, machine: MachineName, hosts: Digest) -> Digest:
+    me = document.peers.get(machine)
+    seen = document if me is None else replace(document, peers={machine: me})
+    desired = replace(plan(seen, machine), hosts=())
+    tree = {**desired_tree(machine, [desired]), "hosts": hosts}
+    return sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def wanted(documents: Mapping[InstanceName, Document]) -> dict[tuple[MachineName, InstanceName], Digest]:
+    """What every machine should have acknowledged."""
+    return {
+        (machine, instance): digest
+        for instance, document in documents.items()
+        for machine, digest in plan_digests(document).items()
+    }
+
+
+def out_of_date(wants: Digests, acknowledged: Digests) -> dict[MachineName, tuple[InstanceName, ...]]:
+    """The instances that each machine has to be brought anew; machines without any are not in it."""
+    return _by_machine(pair for pair, digest in wants.items() if acknowledged.get(pair) != digest)
+
+
+def to_forget(
+    machines: Mapping[MachineName, object], wants: Digests, acknowledged: Digests
+) -> dict[MachineName, tuple[InstanceName, ...]]:
+    """The instances that machines of the inventory still follow and are in no longer."""
+    return _by_machine(pair for pair in acknowledged if pair[0] in machines and pair not in wants)
+
+
+def _by_machine(pairs: Iterable[tuple[MachineName, InstanceName]]) -> dict[MachineName, tuple[InstanceName, ...]]:
+    found: dict[MachineName, tuple[InstanceName, ...]] = {}
+    for machine, instance in sorted(pairs):
+        found[machine] = (*found.get(machine, ()), instance)
+    return found

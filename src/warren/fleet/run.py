@@ -1,0 +1,182 @@
+"""One command's work on the fleet, in the operator's folder: vars made, documents signed, machines visited.
+
+What a run writes into the vars is one git commit, made when it ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from warren.errors import UsageError
+from warren.fleet.keys import ask_for_keys
+from warren.fleet.machine_side import SignedDocument
+from warren.fleet.outdated import Behind, behind
+from warren.fleet.plans import wanted
+from warren.fleet.record import Record, plans_of
+from warren.fleet.rollout import Limits
+from warren.fleet.sign import SigningKey, sign
+from warren.fleet.ssh import Target, Unreachable, target_of
+from warren.fleet.update import Errand, Outcome, State, Update, Watcher, errands, in_order
+from warren.inventory.model import Inventory
+from warren.inventory.wording import Nearest, quoted
+from warren.names import InstanceName, MachineName
+from warren.network.document import Document, encode
+from warren.network.stored import PUBLIC_KEY_FILE
+from warren.vars.generate import Failure, Selection, carry_out, work
+from warren.vars.generators import SharedVariable, Variable, shortened
+from warren.workspace.folder import Folder, open_folder
+from warren.workspace.git import commit, message_for
+
+_EVERYBODY = "all machines"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of an update. `out_of_date`: afterwards, of all machines."""
+
+    outcomes: tuple[Outcome, ...]
+    up_to_date: tuple[MachineName, ...]
+    without_key: tuple[MachineName, ...]
+    out_of_date: Behind
+
+    @property
+    def is_well(self) -> bool:
+        return all(outcome.is_well for outcome in self.outcomes)
+
+
+class Run:
+    """`say` is told what is stored, line by line."""
+
+    def __init__(self, folder: Folder, say: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.record = Record(folder.store)
+        self._say = say
+        self._written: list[Variable | SharedVariable] = []
+
+    @contextmanager
+    def locked(self, verb: str, *, commits: bool) -> Iterator[None]:
+        """Nobody else changes the vars meanwhile; what this run wrote is committed at its end. `verb`: what it does."""
+        with self.folder.store.lock(lambda: self._say("another warren is at work in this folder; waiting for it")):
+            try:
+                yield
+            finally:  # after an interruption too: what is stored is committed
+                if commits and self._written:
+                    self._commit(verb)
+
+    def make_vars(self, targets: Mapping[MachineName, Target], parallel: int) -> dict[MachineName, Outcome]:
+        """Store what is missing; keys are made by these machines. Returns those that did not make theirs."""
+        inventory = self.folder.inventory
+        todo = work(inventory, self.folder.texts, Selection())
+        requests = tuple(request for request in todo.keys if request.variable.machine in targets)
+        asked = asyncio.run(ask_for_keys(requests, targets, parallel))
+        failures = carry_out(replace(todo, keys=requests), self.folder.store, [asked], self._stored)
+        self.folder = open_folder(self.folder.inventory_file)
+        lost = {name for name, answer in asked.answers.items() if isinstance(answer, Unreachable)}
+        return {failure.variable.machine: _without_key(failure, lost) for failure in failures}
+
+    def allow(self, key: SigningKey) -> str:
+        """The signers that machines accept, this key among them."""
+        self._written += self.record.allow(key.allowed_signer)
+        return self.record.allowed_signers()
+
+    def update(
+        self,
+        targets: Mapping[MachineName, Target],
+        key: SigningKey,
+        limits: Limits,
+        watcher: Watcher,
+        *,
+        dry_run: bool,
+    ) -> Result:
+        """Bring these machines what they do not follow yet."""
+        failed = {} if dry_run else self.make_vars(targets, limits.parallel)
+        for outcome in failed.values():
+            watcher.ended(outcome)
+        documents = self.folder.documents
+        wants = wanted(documents)
+        todo, without_key = errands(targets, documents, wants, self.record.acknowledged())
+        todo = {machine: errand for machine, errand in todo.items() if machine not in failed}
+        signed = self._sign(documents, todo, key, dry_run)
+        update = Update(todo, signed, self.record, watcher, dry_run=dry_run)
+        members = {machine for machine, _ in wants}
+        try:
+            asyncio.run(update.run(in_order(todo, documents), limits))
+        finally:
+            self._written += update.written
+        return Result(
+            (*failed.values(), *update.outcomes.values()),
+            tuple(sorted((targets.keys() & members) - todo.keys() - failed.keys() - set(without_key))),
+            tuple(name for name in without_key if name not in failed),
+            behind(self.folder.inventory, wants, self.record.acknowledged()),
+        )
+
+    def forget_keys(self, machine: MachineName) -> bool:
+        """Drop the machine's public keys and what it confirmed; its addresses stay taken. Whether there was any."""
+        keys = [each for each in self.folder.texts if each.machine == machine and each.file == PUBLIC_KEY_FILE]
+        variables = [*keys, *plans_of(self.record.acknowledged(), machine)]
+        self.folder.store.delete(variables)
+        self._written += variables
+        self.folder = open_folder(self.folder.inventory_file)
+        return bool(variables)
+
+    def _sign(
+        self, documents: Mapping[InstanceName, Document], todo: Mapping[MachineName, Errand], key: SigningKey,
+        dry_run: bool,
+    ) -> dict[InstanceName, SignedDocument]:  # fmt: skip
+        """The documents that somebody is to be brought. Their serials are noted before anybody sees them."""
+        needed = sorted({instance for errand in todo.values() for instance in errand.plans})
+        published = [self.record.with_serial(documents[instance]) for instance in needed]
+        signed = {}
+        for document in published:
+            content = encode(document)
+            signed[document.instance] = SignedDocument(content.decode("ascii"), sign(key, content))
+        if not dry_run:
+            self._written += self.record.publish(published)
+        return signed
+
+    def _stored(self, variable: Variable, text: str) -> None:
+        self._written.append(variable)
+        self._say(f"{variable} {shortened(variable, text)}")
+
+    def _commit(self, verb: str) -> None:
+        machines = [each for each in self._written if isinstance(each, Variable)]
+        pairs = [(each.generator, str(each.machine)) for each in machines]
+        message = message_for(verb, pairs or [(each.generator, _EVERYBODY) for each in self._written])
+        done = commit(self.folder.path, [each.path for each in self._written], message)
+        if done.id:
+            self._say(f"git commit {done.id}: {message}")
+        if done.note:
+            self._say(done.note)
+
+
+def _without_key(failure: Failure, lost: Collection[MachineName]) -> Outcome:
+    machine = failure.variable.machine
+    return Outcome(machine, State.NOT_REACHED if machine in lost else State.FAILED, problem=failure.message)
+
+
+def select(inventory: Inventory, names: Iterable[str], tags: Iterable[str]) -> dict[MachineName, Target]:
+    """The machines that are named or have one of the tags; all of them where nothing is said.
+
+    Machines that Warren does not run on are passed over, and refused where they are named.
+    """
+    names, tags = list(names), set(tags)
+    machines = inventory.machines
+    known_tags = {"all"}.union(*(machine.tags for machine in machines.values()))
+    for name in names:
+        if name not in machines:
+            raise UsageError(f"there is no machine {quoted(name)}", mend=Nearest().hint(name, machines, "Machines"))
+        if not machines[MachineName(name)].managed:
+            raise UsageError(
+                f"machine {quoted(name)} is not managed: Warren does not run on it",
+                mend=f"warren render {name} writes what it needs",
+            )
+    for tag in sorted(tags - known_tags):
+        raise UsageError(f"no machine has the tag {quoted(tag)}", mend=Nearest().hint(tag, known_tags, "Tags"))
+    return {
+        name: target_of(machine)
+        for name, machine in machines.items()
+        if machine.managed and (name in names or tags & machine.tags or "all" in tags or not (names or tags))
+    }

@@ -1,0 +1,194 @@
+"""Bring machines the documents that they do not follow yet, and have each of them say what became of it.
+
+Nothing is remembered between runs but what machines confirmed (`record`): a run that was stopped is continued by the
+next one, which visits only those that are still out of date.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from warren.errors import MachineError
+from warren.fleet import machine_side
+from warren.fleet.machine_side import CONFIRM_WITHIN_S, SignedDocument, Verdict
+from warren.fleet.plans import Digest, Digests, out_of_date, to_forget
+from warren.fleet.record import Record, plan_variable
+from warren.fleet.rollout import Limits, roll_out
+from warren.fleet.ssh import Target, Unreachable
+from warren.names import InstanceName, MachineName
+from warren.network.document import Document
+from warren.network.stored import PUBLIC_KEY_FILE, keys_generator
+from warren.vars.generators import Variable
+
+_LAST_CONFIRM_S = CONFIRM_WITHIN_S * 0.8  # later it might cross with the machine's going back
+_CONFIRM_AGAIN_S = 1.0
+
+
+class State(Enum):
+    """What became of one machine."""
+
+    DONE = "updated"
+    WAITING = "to be done"  # of a dry run
+    NOT_REACHED = "not reached"
+    FAILED = "failed"
+    NOT_BEGUN = "not begun"  # after failures of others
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What one machine is to be brought. `plans`: what it confirms by that."""
+
+    target: Target
+    plans: Mapping[InstanceName, Digest]
+    forget: tuple[InstanceName, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one machine: the commands that it carried out, and what went wrong."""
+
+    machine: MachineName
+    state: State
+    steps: Mapping[InstanceName, tuple[str, ...]] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def is_well(self) -> bool:
+        return self.state in (State.DONE, State.WAITING)
+
+
+class Watcher(Protocol):
+    """Somebody who watches."""
+
+    def begins(self, machine: MachineName, what: str) -> None: ...
+
+    def ended(self, outcome: Outcome) -> None: ...
+
+
+def errands(
+    targets: Mapping[MachineName, Target], documents: Mapping[InstanceName, Document], wants: Digests, known: Digests
+) -> tuple[dict[MachineName, Errand], list[MachineName]]:
+    """What each of these machines is to be brought; and those that have no key yet, which nothing can be brought."""
+    stale, left = out_of_date(wants, known), to_forget(targets, wants, known)
+    found: dict[MachineName, Errand] = {}
+    without_key = []
+    for name in sorted((stale.keys() | left.keys()) & targets.keys()):
+        with_key = [instance for instance in stale.get(name, ()) if _has_key(documents[instance], name)]
+        if len(with_key) < len(stale.get(name, ())):
+            without_key.append(name)
+        if with_key or name in left:
+            plans = {instance: wants[name, instance] for instance in with_key}
+            found[name] = Errand(targets[name], plans, left.get(name, ()))
+    return found, without_key
+
+
+def in_order(machines: Collection[MachineName], documents: Mapping[InstanceName, Document]) -> list[MachineName]:
+    """Controllers first, for a peer refuses a change after which none answers it; among equals, by name."""
+    controllers = {name for document in documents.values() for name in document.controllers}
+    return sorted(machines, key=lambda name: (name not in controllers, name))
+
+
+def _has_key(document: Document, machine: MachineName) -> bool:
+    entry = document.entry(machine)
+    return entry is not None and entry.public_key is not None
+
+
+class Update:
+    """One run. `written` is what it stored in the vars."""
+
+    def __init__(
+        self,
+        errands: Mapping[MachineName, Errand],
+        signed: Mapping[InstanceName, SignedDocument],
+        record: Record,
+        watcher: Watcher,
+        *,
+        dry_run: bool,
+    ) -> None:
+        self._errands = errands
+        self._signed = signed
+        self._record = record
+        self._watcher = watcher
+        self._dry_run = dry_run
+        self.outcomes: dict[MachineName, Outcome] = {}
+        self.written: list[Variable] = []
+
+    async def run(self, order: list[MachineName], limits: Limits) -> None:
+        for machine in await roll_out(order, limits, self._visit):
+            self._end(Outcome(machine, State.NOT_BEGUN))
+
+    async def _visit(self, machine: MachineName) -> bool:
+        errand = self._errands[machine]
+        try:
+            outcome = await self._bring(errand)
+        except Unreachable as error:
+            outcome = Outcome(machine, State.NOT_REACHED, problem=str(error))
+        except MachineError as error:
+            outcome = Outcome(machine, State.FAILED, problem=str(error))
+        self._end(outcome)
+        return outcome.is_well
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.machine] = outcome
+        self._watcher.ended(outcome)
+
+    async def _bring(self, errand: Errand) -> Outcome:
+        machine = errand.target.machine
+        steps: dict[InstanceName, tuple[str, ...]] = {}
+        for instance in errand.forget:
+            steps[instance] = (f"warren down {instance}",)
+            if not self._dry_run:
+                self._watcher.begins(machine, f"leaving {instance}")
+                await machine_side.forget(errand.target, instance)
+                self._forgotten(machine, instance)
+        if errand.plans:
+            verdict = await self._receive(errand)
+            steps |= {instance: each.steps for instance, each in verdict.instances.items()}
+            errors = {instance: each.error for instance, each in verdict.instances.items() if each.error}
+            if errors:
+                # Not confirmed: what it did change, it takes back by itself.
+                problem = "\n".join(f"{machine}: {instance}: {text}" for instance, text in sorted(errors.items()))
+                return Outcome(machine, State.FAILED, steps, problem)
+            if not self._dry_run:
+                await self._confirm(errand.target, verdict)
+                self.written += self._record.acknowledge(machine, errand.plans)
+        return Outcome(machine, State.WAITING if self._dry_run else State.DONE, steps)
+
+    async def _receive(self, errand: Errand) -> Verdict:
+        self._watcher.begins(errand.target.machine, "asking" if self._dry_run else "applying")
+        documents = {instance: self._signed[instance] for instance in errand.plans}
+        return await machine_side.receive(errand.target, documents, self._dry_run)
+
+    async def _confirm(self, target: Target, verdict: Verdict) -> None:
+        """Over a new connection, tried again for as long as the machine waits for it."""
+        if not verdict.token:
+            return
+        self._watcher.begins(target.machine, "confirming")
+        deadline = time.monotonic() + _LAST_CONFIRM_S
+        while True:
+            try:
+                await machine_side.confirm(target, verdict.token)
+                break
+            except Unreachable as error:
+                if time.monotonic() + _CONFIRM_AGAIN_S > deadline:
+                    raise MachineError(
+                        f"after the change it is not reached any more ({error.what}); "
+                        f"it goes back by itself to what it was, {CONFIRM_WITHIN_S} s after the change",
+                        where=target.machine,
+                        mend="see what the change did to the way there: warren machines update --dry-run",
+                    ) from None
+            await asyncio.sleep(_CONFIRM_AGAIN_S)
+
+    def _forgotten(self, machine: MachineName, instance: InstanceName) -> None:
+        """With its key, which the machine has no longer."""
+        variables = [
+            plan_variable(machine, instance),
+            Variable(machine, keys_generator(instance), PUBLIC_KEY_FILE),
+        ]
+        self._record.store.delete(variables)
+        self.written += variables

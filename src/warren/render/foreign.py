@@ -1,0 +1,111 @@
+"""A machine's plan as files for machines that Warren does not run on: what all formats have in common.
+
+Each format takes the same `Desired` that a managed machine acts on, and gives texts. Nothing follows the mesh there:
+when it changes, the files are made anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from shlex import quote
+
+from warren.errors import UsageError
+from warren.names import MachineName
+from warren.plan import firewall
+from warren.plan.desired import Desired
+from warren.plan.forwarding import ALL_FORWARDING, key
+from warren.render.desired import allowed_ips_texts
+from warren.render.nftables import nft_script
+from warren.wireguard.device import Peer
+
+# What wg-quick takes (its parse_options); the others take it as well, without quotes or escapes.
+_PLAIN_INTERFACE = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file for the machine. `path` is where it goes there; `is_secret`: for root alone, since it may hold a key."""
+
+    path: str
+    text: str
+    is_secret: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+def check_interface(desired: Desired) -> None:
+    """Raise UsageError where other programs would not take the interface's name, or take it for something else."""
+    if not _PLAIN_INTERFACE.fullmatch(desired.interface):
+        raise UsageError(
+            f'"{desired.interface}" cannot be written down as the name of an interface: wg-quick and others take '
+            "letters, digits and _=+.- only",
+            mend=f"set the interface of {desired.machine} in instance {desired.instance} (settings.interface)",
+        )
+
+
+def origin(desired: Desired, kind: str) -> str:
+    """Where a file comes from, for who finds it later."""
+    return (
+        f"instance {desired.instance} on {desired.machine}, "
+        f"written by: warren render {desired.machine} --instance {desired.instance} --format {kind}"
+    )
+
+
+def peers_by_name(desired: Desired) -> list[tuple[MachineName, Peer]]:
+    return sorted((desired.peer_names[public_key], peer) for public_key, peer in desired.peers.items())
+
+
+def peer_settings(peer: Peer) -> Iterable[tuple[str, str]]:
+    """Keys and values of a peer's section, as wg(8) and systemd.netdev(5) both call them."""
+    yield "PublicKey", peer.public_key.text
+    yield "AllowedIPs", ", ".join(allowed_ips_texts(peer.allowed_ips))
+    if peer.endpoint is not None:
+        yield "Endpoint", str(peer.endpoint)
+    if peer.keepalive_s:
+        yield "PersistentKeepalive", str(peer.keepalive_s)
+
+
+def section(title: str, settings: Iterable[tuple[str, str]], comment: str = "") -> str:
+    """One section of an ini file."""
+    head = f"[{title}]\n" + (f"# {comment}\n" if comment else "")
+    return head + "".join(f"{name} = {value}\n" for name, value in settings)
+
+
+def commented(lines: Iterable[str]) -> str:
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def add_unreachable(desired: Desired) -> str:
+    """What of the base no address covers goes nowhere: behind every other route, as a managed machine has it."""
+    return f"ip -6 route replace {_unreachable(desired)}"
+
+
+def delete_unreachable(desired: Desired) -> str:
+    return f"ip -6 route delete {_unreachable(desired)}"
+
+
+def _unreachable(desired: Desired) -> str:
+    return f"unreachable {desired.base} metric {UNREACHABLE_METRIC} proto {PROTOCOL}"
+
+
+UNREACHABLE_METRIC = 0x7FFFFFFF  # as `host.rtnetlink` makes it
+PROTOCOL = 87
+
+
+def load_firewall(desired: Desired) -> str:
+    """One command, one transaction."""
+    commands = nft_script(desired.instance, desired.firewall).splitlines()
+    return f"nft {quote('; '.join(commands))}"
+
+
+def drop_firewall(desired: Desired) -> str:
+    return f"nft delete table {firewall.FAMILY} {firewall.table_name(desired.instance)}"
+
+
+def forwarding_sysctls(desired: Desired) -> Sequence[str]:
+    """Keys to set to 1 on a controller: the mesh interface's own (Linux 6.17), the whole machine's before that."""
+    return (key(desired.interface, "force_forwarding"), ALL_FORWARDING) if desired.forwards else ()
