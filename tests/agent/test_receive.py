@@ -244,6 +244,7 @@ def test_what_changes_nothing_here_needs_no_confirmation() -> None:
     on_a_machine(body)
 
 
+@pytest.mark.kernel
 def test_drift_is_put_right_on_the_way() -> None:
     def body(host: Host) -> None:
         old = document(host, local_mesh(), 1)
@@ -355,6 +356,7 @@ def test_two_updates_at_once_go_one_after_the_other() -> None:
 # A way back to a controller
 
 
+@pytest.mark.kernel
 def test_an_update_that_loses_the_only_controller_is_undone() -> None:
     """The peer reached it before; it has another key in the new document, so it never answers again."""
     with Namespace() as server, Namespace() as laptop:

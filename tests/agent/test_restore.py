@@ -249,6 +249,7 @@ def test_a_good_update_after_one_that_was_undone_ends_the_note() -> None:
     on_a_machine(body)
 
 
+@pytest.mark.kernel
 def test_an_update_that_is_brought_again_before_it_was_confirmed_goes_on() -> None:
     """As after a connection that broke before the token came."""
 
@@ -269,6 +270,7 @@ def test_an_update_that_is_brought_again_before_it_was_confirmed_goes_on() -> No
     on_a_machine(body)
 
 
+@pytest.mark.kernel
 def test_an_update_over_one_that_was_killed_half_way_goes_on() -> None:
     def body(host: Host) -> None:
         old, new = before(host, SERVER1), after(host, SERVER1)
@@ -285,6 +287,7 @@ def test_an_update_over_one_that_was_killed_half_way_goes_on() -> None:
     on_a_machine(body)
 
 
+@pytest.mark.kernel
 def test_two_instances_go_back_together() -> None:
     def body(host: Host) -> None:
         home = InstanceName("home")
@@ -302,6 +305,7 @@ def test_two_instances_go_back_together() -> None:
     on_a_machine(body)
 
 
+@pytest.mark.kernel
 def test_a_new_instance_goes_and_the_one_beside_it_stays() -> None:
     def body(host: Host) -> None:
         old = before(host, SERVER1)

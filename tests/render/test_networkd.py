@@ -107,6 +107,7 @@ def test_a_bad_line_would_be_seen(tmp_path: Path, good: str, bad: str) -> None:
         assert complaints(machine)
 
 
+@pytest.mark.kernel
 def test_a_controller_by_networkd_and_its_peers_by_wg_quick(tmp_path: Path) -> None:
     """All of it, on the kernel's own WireGuard; then nothing is left for Warren to do."""
     operator = fleet(tmp_path)

@@ -34,6 +34,7 @@ def machines() -> Iterator[dict[str, Namespace]]:
         yield found
 
 
+@pytest.mark.kernel
 def test_a_mesh_of_machines_without_warren(tmp_path: Path, machines: dict[str, Namespace]) -> None:
     """Both ends of every pair were rendered: keys on their machines, the controller forwards, names answer."""
     operator = fleet(tmp_path)
