@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ Data is on stdout, talk on stderr. Exit codes: 0 done, 1 the inventory or the va
 (`apply --check`), 4 a machine failed, 70 a bug in Warren.
 """
 
+_WIDTH = 80
+
 _SETTINGS = {
     "ControllerSettings": "roles.controller, settings",
     "PeerSettings": "roles.peer, settings",
@@ -28,7 +31,8 @@ _SETTINGS = {
 
 
 def reference() -> str:
-    """The whole page."""
+    """The whole page, the same on every terminal."""
+    os.environ["COLUMNS"] = str(_WIDTH)  # what argparse goes by
     return "\n".join([_HEAD, "## Settings", "", *_settings(), "## Commands", "", *_commands(cli, "warren")])
 
 
@@ -51,7 +55,13 @@ def _described(definition: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _commands(command: click.Command, path: str) -> Iterator[str]:
-    context = click.Context(command, info_name=path, terminal_width=100, max_content_width=100)
+    context = click.Context(
+        command,
+        info_name=path,
+        terminal_width=_WIDTH,
+        max_content_width=_WIDTH,
+        help_option_names=cli.context_settings["help_option_names"],  # what commands inherit when they are called
+    )
     yield f"### {path}"
     yield ""
     yield "```text"
