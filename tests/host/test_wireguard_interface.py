@@ -237,6 +237,22 @@ class TestUserspace:
 
         in_namespace(check)
 
+    def test_a_program_that_listens_and_then_fails(self, tmp_path: Path) -> None:
+        """wireguard-go opens its socket first, and may find only then that it cannot go on."""
+        program = tmp_path / "wireguard"
+        listen = (
+            f"import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('{SOCKET}'); s.listen(); time.sleep(0.2)"
+        )
+        program.write_text(f'#!/bin/sh\n{sys.executable} -c "{listen}"\necho "not today"\n')
+        program.chmod(0o755)
+
+        def check() -> None:
+            os.environ[wireguard_process.PROGRAM_VARIABLE] = str(program)
+            with pytest.raises(KernelError, match=r"not today|it does not answer"):
+                wireguard_process.start(VPN)
+
+        in_namespace(check)
+
     def test_many_interfaces_need_a_higher_limit(self, tmp_path: Path) -> None:
         """A user namespace has limits of its own, so this machine's is not touched."""
 

@@ -109,6 +109,7 @@ def _launch(arguments: list[str], interface: InterfaceName, command: str) -> Non
 
 
 def _answers(interface: InterfaceName, alive: int) -> bool:
+    """Whether it comes to answer a request. That somebody listens is not enough: it may fail with its next call."""
     poll = select.poll()
     poll.register(alive, select.POLLIN)
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -116,8 +117,11 @@ def _answers(interface: InterfaceName, alive: int) -> bool:
         if poll.poll(_POLL_MS):
             return False
         if connection := connect(interface):
-            connection.close()
-            return True
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(max(_POLL_MS / 1000, deadline - time.monotonic()))
+                connection.sendall(b"get=1\n\n")
+                return bool(connection.recv(1))
+            return False
     return False
 
 
