@@ -1,6 +1,7 @@
 """Hypothesis strategies for the core's values."""
 
 from hashlib import sha256
+from ipaddress import IPv6Network
 
 from hypothesis import strategies as st
 
@@ -30,6 +31,12 @@ def public_key(machine: str, salt: str = "") -> PublicKey:
     return PublicKey(sha256(f"{salt}{machine}".encode()).digest())
 
 
+def _routes_behind(number: int) -> st.SearchStrategy[tuple[IPv6Network, ...]]:
+    """Networks that no other controller has."""
+    networks = st.sampled_from([IPv6Network(f"2001:db8:{number:x}:{each}::/64") for each in range(3)])
+    return st.sets(networks, max_size=2).map(lambda found: tuple(sorted(found)))
+
+
 @st.composite
 def instances(draw: st.DrawFn, name: InstanceName, names: list[MachineName]) -> Instance:
     """An instance of at least one controller; every name is in one role or the other."""
@@ -41,8 +48,10 @@ def instances(draw: st.DrawFn, name: InstanceName, names: list[MachineName]) -> 
         name,
         draw(st.sampled_from((str(name), "mesh.example"))),
         {
-            each: Controller(each, Endpoint(f"{each}.example.com", 51820), 51820, interface, draw(mtu))
-            for each in sorted(controllers)
+            each: Controller(
+                each, Endpoint(f"{each}.example.com", 51820), 51820, interface, draw(mtu), draw(_routes_behind(number))
+            )
+            for number, each in enumerate(sorted(controllers))
         },
         {each: PeerMachine(each, draw(st.sampled_from(controllers)), interface, draw(mtu)) for each in sorted(peers)},
     )

@@ -30,7 +30,9 @@ def desired(interface: str, forwards: bool = True, instance: InstanceName = VPN)
     name = InterfaceName(interface)
     network, table = IPv6Network("fd00::/40"), Firewall(name, None, forwards)
     me, public_key = MachineName("server1"), PublicKey(bytes(32))
-    return Desired(instance, me, name, public_key, None, 1420, frozenset(), network, {}, {}, forwards, table, ())
+    return Desired(
+        instance, me, name, public_key, None, 1420, frozenset(), frozenset(), network, {}, {}, forwards, table, ()
+    )
 
 
 def converge(wanted: Desired) -> list[str]:

@@ -1,11 +1,13 @@
 """What steps do to a machine, as a function of values: the model that the laws of the diff are checked on."""
 
 from dataclasses import replace
+from typing import Any
 
 from warren.plan import firewall
 from warren.plan.desired import Observed, ObservedLink
 from warren.plan.steps import (
     AddAddress,
+    AddRoute,
     AddUnreachable,
     AwaitHandshake,
     ClearHosts,
@@ -14,6 +16,7 @@ from warren.plan.steps import (
     DropTable,
     LoadTable,
     RemoveAddress,
+    RemoveRoute,
     RemoveUnreachable,
     RestoreSysctls,
     SetLinkUp,
@@ -28,6 +31,7 @@ from warren.plan.steps import (
 from warren.wireguard.device import ObservedDevice, ObservedPeer
 from warren.wireguard.endpoint import SocketAddress
 
+_NOTHING: dict[str, Any] = dict.fromkeys(("addresses", "routes", "own_routes"), frozenset())  # a link takes it along
 FRESH_LINK = ObservedLink("wireguard", 1420, is_up=False)
 
 
@@ -43,10 +47,10 @@ def _one(seen: Observed, step: Step, where: dict[str, SocketAddress]) -> Observe
     match step:
         case CreateLink():
             assert link is None
-            return replace(seen, link=FRESH_LINK, device=ObservedDevice(None, 0, {}), addresses=frozenset())
+            return replace(seen, link=FRESH_LINK, device=ObservedDevice(None, 0, {}), **_NOTHING)
         case DeleteLink():
             assert link is not None
-            return replace(seen, link=None, device=None, addresses=frozenset(), routes=frozenset())
+            return replace(seen, link=None, device=None, **_NOTHING)
         case SetMtu():
             assert link is not None
             return replace(seen, link=replace(link, mtu_bytes=step.mtu_bytes))
@@ -63,6 +67,13 @@ def _one(seen: Observed, step: Step, where: dict[str, SocketAddress]) -> Observe
             left = seen.addresses - {step.address}
             gone = {step.address.network} - {address.network for address in left}
             return replace(seen, addresses=left, routes=seen.routes - gone)
+        case AddRoute():
+            assert link is not None
+            assert step.network not in seen.own_routes
+            return replace(seen, routes=seen.routes | {step.network}, own_routes=seen.own_routes | {step.network})
+        case RemoveRoute():
+            assert step.network in seen.own_routes
+            return replace(seen, routes=seen.routes - {step.network}, own_routes=seen.own_routes - {step.network})
         case AddUnreachable():
             return replace(seen, unreachable=seen.unreachable | {step.network})
         case RemoveUnreachable():

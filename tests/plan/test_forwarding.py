@@ -29,6 +29,7 @@ def desired(forwards: bool, interface: str = "vpn") -> Desired:
         None,
         1420,
         frozenset(),
+        frozenset(),
         IPv6Network("fd00::/40"),
         {},
         {},

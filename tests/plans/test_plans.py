@@ -115,10 +115,17 @@ def test_what_is_expected_follows_the_design(case: Path) -> None:
                     wanted = {str(IPv6Network((a, 96), strict=False)) for a in other["addresses"].values()}
                 else:
                     wanted = {other["subnet"]} | (set() if is_controller else {f"{other['address']}/128"})
+                    wanted |= set(other.get("routes", ()))
                 assert set(peer["allowed_ips"]) == wanted
                 assert peer["endpoint"] == other.get("endpoint")
                 assert peer["persistent_keepalive"] == 25
             assert {"type": "unreachable", "destination": mesh["base"]} in plan["routes"]
+            behind = {(owner, route) for owner in subnets for route in machines[owner].get("routes", ())}
+            led = {each["destination"] for each in plan["routes"] if each["type"] == "unicast"}
+            assert led == {str(IPv6Network(a, strict=False)) for a in own} | {
+                route for owner, route in behind if owner != name
+            }
+            assert set(plan["firewall"].get("forward_to", ())) == {route for owner, route in behind if owner == name}
             assert plan["forwarding"] is is_controller
             assert plan["firewall"]["forward_within"] == (plan["interface"] if is_controller else None)
             assert plan["firewall"]["open_udp_port"] == plan["listen_port"]

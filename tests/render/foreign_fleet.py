@@ -94,7 +94,8 @@ def wire(server: Namespace, *others: Namespace) -> None:
 def own_files(machine: Namespace, name: str) -> None:
     """Folders and a hosts file of its own; its key where wg-quick's files look for it."""
     machine.sh(
-        "for each in /etc/wireguard /etc/systemd/network /var/lib; do mount -t tmpfs tmpfs $each; done\n"
+        "for each in /etc/wireguard /etc/systemd/network /var/lib; do\n"
+        "  [ ! -d $each ] || mount -t tmpfs tmpfs $each; done\n"  # networkd's is missing where systemd is
         "echo '::1 localhost' > /run/hosts; mount --bind /run/hosts /etc/hosts\n"
         f"umask 077; echo {private_key(name).reveal_text()} > /etc/wireguard/vpn.key"
     )

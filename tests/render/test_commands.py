@@ -32,6 +32,7 @@ KEY = public_key("server1")  # f0CbGzIRw3SZyWGfQq4NKr3uZS69wa8FAta1OaZwQwY=
 NAMES = {KEY: SERVER}
 ADDRESS = IPv6Interface("fd00::1/56")
 BASE = IPv6Network("fd00::/40")
+BEHIND = IPv6Network("2001:db8:5::/64")
 SUBNET = AllowedIP.of(IPv6Network("fd00:0:0:100::/56"))
 OWN = AllowedIP.of(IPv6Network("fd00:0:0:100::1/128"))
 HOST = HostLine(ADDRESS.ip, "server1.vpn")
@@ -47,6 +48,8 @@ LOG: list[tuple[steps.Step, list[str]]] = [
     (steps.SetLinkUp(WG), ["ip link set dev vpn up"]),
     (steps.AddAddress(WG, ADDRESS), ["ip -6 address add fd00::1/56 dev vpn nodad"]),
     (steps.RemoveAddress(WG, ADDRESS), ["ip -6 address delete fd00::1/56 dev vpn"]),
+    (steps.AddRoute(WG, BEHIND), ["ip -6 route add 2001:db8:5::/64 dev vpn metric 4096 proto 87"]),
+    (steps.RemoveRoute(WG, BEHIND), ["ip -6 route delete 2001:db8:5::/64 dev vpn metric 4096 proto 87"]),
     (steps.AddUnreachable(BASE), ["ip -6 route add unreachable fd00::/40 metric 2147483647 proto 87"]),
     (steps.RemoveUnreachable(BASE), ["ip -6 route delete unreachable fd00::/40 metric 2147483647 proto 87"]),
     (

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from warren.errors import MachineError, UsageError
 from warren.fleet.ssh_problems import Problem, explain
@@ -82,9 +83,9 @@ async def run(
 
     `new_connection`: not one that the user's ssh keeps open.
     """
-    process = await _start(target, words, new_connection)
+    process = await _start(target, words, new_connection, stdin)
     try:
-        out, err = await asyncio.wait_for(process.communicate(stdin), timeout_s)
+        out, err = await asyncio.wait_for(process.communicate(), timeout_s)
     except TimeoutError:
         what = f"it did not finish within {timeout_s:.0f} s"
         raise Unreachable(what, where=target.machine, mend=f"see whether it answers: {target.by_hand}") from None
@@ -94,19 +95,30 @@ async def run(
     return _finished(target, process.returncode, out, err.decode(errors="replace"))
 
 
-async def _start(target: Target, words: Sequence[str], new_connection: bool) -> asyncio.subprocess.Process:
+async def _start(
+    target: Target, words: Sequence[str], new_connection: bool, stdin: bytes
+) -> asyncio.subprocess.Process:
     command = [*program(), *arguments(target, words, new_connection)]
     pipe = asyncio.subprocess.PIPE
     try:
-        # A session of its own: an interrupt at the keyboard is ours to handle, machine by machine.
-        return await asyncio.create_subprocess_exec(
-            *command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
-        )
+        with _readable(stdin) as file:
+            # A session of its own: an interrupt at the keyboard is ours to handle, machine by machine.
+            return await asyncio.create_subprocess_exec(
+                *command, stdin=file, stdout=pipe, stderr=pipe, start_new_session=True
+            )
     except OSError as error:
         raise UsageError(
             f"{command[0]} cannot be started: {error.strerror}",
             mend=f"apt install openssh-client, or name another program in {PROGRAM_VARIABLE}",
         ) from None
+
+
+def _readable(content: bytes) -> BinaryIO:
+    """A file in memory. A pipe would break where ssh ends before it has read all, and asyncio complains of that."""
+    file = os.fdopen(os.memfd_create("stdin", os.MFD_CLOEXEC), "w+b")
+    file.write(content)
+    file.seek(0)
+    return file
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -92,11 +92,13 @@ class Host:
         """One instance as it is now; `others` are the bases of other instances, which are not counted."""
         link = rtnetlink.links().get(interface)
         device = wireguard.open_device(interface) if link else None
+        routes, own_routes = rtnetlink.routes(interface) if link else (frozenset(), frozenset())
         return Observed(
             link=ObservedLink(link.kind, link.mtu_bytes, link.is_up) if link else None,
             device=device.read() if device else None,
             addresses=rtnetlink.addresses(interface) if link else frozenset(),
-            routes=rtnetlink.routes(interface) if link else frozenset(),
+            routes=routes,
+            own_routes=own_routes,
             unreachable=rtnetlink.unreachable_networks() - others,
             sysctls=sysctl.observe(interface),
             sysctls_before=sysctl.before(instance),
@@ -185,6 +187,8 @@ _PERFORMERS: dict[type[Step], Callable[[Host, Any, Resolved], None]] = {
     steps.SetLinkUp: lambda _, step, __: rtnetlink.set_up(step.interface),
     steps.AddAddress: lambda _, step, __: rtnetlink.add_address(step.interface, step.address),
     steps.RemoveAddress: lambda _, step, __: rtnetlink.remove_address(step.interface, step.address),
+    steps.AddRoute: lambda _, step, __: rtnetlink.add_route(step.interface, step.network),
+    steps.RemoveRoute: lambda _, step, __: rtnetlink.remove_route(step.interface, step.network),
     steps.AddUnreachable: lambda _, step, __: rtnetlink.add_unreachable(step.network),
     steps.RemoveUnreachable: lambda _, step, __: rtnetlink.remove_unreachable(step.network),
     steps.SetPrivateKey: _set_private_key,

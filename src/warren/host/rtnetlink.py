@@ -28,6 +28,7 @@ from warren.names import InterfaceName
 from warren.wireguard.endpoint import IPAddress
 
 ROUTE_PROTOCOL = 87  # ours: W. Over 4 the kernel only hands them on; in rt_protos(5) nobody else has this one
+ROUTE_METRIC = 4096  # a machine that is in such a network itself has a better one of its own (256 and 1024)
 UNREACHABLE_METRIC = 0x7FFFFFFF  # behind every route that somebody else could add for the same network
 WIREGUARD_OVERHEAD_BYTES = 80  # of a packet in IPv6: 40 IPv6, 8 UDP, 32 WireGuard
 DEFAULT_PATH_MTU_BYTES = 1500
@@ -116,20 +117,36 @@ def remove_address(interface: InterfaceName, address: IPv6Interface) -> None:
     _request(_RTM_DELADDR, _address_body(interface, address, command), command)
 
 
-def routes(interface: InterfaceName) -> frozenset[IPv6Network]:
-    """The networks that IPv6 routes of the main table lead into the interface, its addresses' own among them."""
+def routes(interface: InterfaceName) -> tuple[frozenset[IPv6Network], frozenset[IPv6Network]]:
+    """The networks that IPv6 routes of the main table lead into the interface; then those of them that we added.
+
+    The first has what the kernel adds by itself as well: a network for each address.
+    """
     command = f"ip -6 route show dev {interface}"
     index = _index(interface, command)
     wanted = _ROUTE.pack(socket.AF_INET6, 0, 0, 0, _RT_TABLE_MAIN, 0, 0, _RTN_UNICAST, 0)
     with _route_socket() as netlink:
         answers = netlink.dump(_RTM_GETROUTE, wanted + number_attribute(_RTA_OIF, index), command=command)
-    networks = set()
+    networks, ours = set(), set()
     for answer in answers:  # a kernel before 4.20 did not filter
-        _, prefix_length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(answer)
+        _, prefix_length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(answer)
         found = attributes(answer, _ROUTE.size)
         if (table, kind, found.get(_RTA_OIF)) == (_RT_TABLE_MAIN, _RTN_UNICAST, struct.pack("=I", index)):
-            networks.add(IPv6Network((found.get(_RTA_DST, bytes(16)), prefix_length)))
-    return frozenset(networks)
+            network = IPv6Network((found.get(_RTA_DST, bytes(16)), prefix_length))
+            networks.add(network)
+            if protocol == ROUTE_PROTOCOL:
+                ours.add(network)
+    return frozenset(networks), frozenset(ours)
+
+
+def add_route(interface: InterfaceName, network: IPv6Network) -> None:
+    command = f"ip -6 route add {network} dev {interface} metric {ROUTE_METRIC} proto {ROUTE_PROTOCOL}"
+    _request(_RTM_NEWROUTE, _route_body(interface, network, command), command, flags=NLM_F_CREATE | NLM_F_EXCL)
+
+
+def remove_route(interface: InterfaceName, network: IPv6Network) -> None:
+    command = f"ip -6 route delete {network} dev {interface} metric {ROUTE_METRIC} proto {ROUTE_PROTOCOL}"
+    _request(_RTM_DELROUTE, _route_body(interface, network, command), command)
 
 
 def unreachable_networks() -> frozenset[IPv6Network]:
@@ -222,20 +239,20 @@ def _address_body(interface: InterfaceName, address: IPv6Interface, command: str
     return header + attribute(_IFA_LOCAL, address.packed)
 
 
+def _route_body(interface: InterfaceName, network: IPv6Network, command: str) -> bytes:
+    out = number_attribute(_RTA_OIF, _index(interface, command))
+    return _route_to(network, _RTN_UNICAST, ROUTE_METRIC) + out
+
+
 def _unreachable_body(network: IPv6Network) -> bytes:
-    header = _ROUTE.pack(
-        socket.AF_INET6,
-        network.prefixlen,
-        0,
-        0,
-        _RT_TABLE_MAIN,
-        ROUTE_PROTOCOL,
-        _RT_SCOPE_UNIVERSE,
-        _RTN_UNREACHABLE,
-        0,
-    )
+    return _route_to(network, _RTN_UNREACHABLE, UNREACHABLE_METRIC)
+
+
+def _route_to(network: IPv6Network, kind: int, metric: int) -> bytes:
+    length, table, scope = network.prefixlen, _RT_TABLE_MAIN, _RT_SCOPE_UNIVERSE
+    header = _ROUTE.pack(socket.AF_INET6, length, 0, 0, table, ROUTE_PROTOCOL, scope, kind, 0)
     destination = attribute(_RTA_DST, network.network_address.packed)
-    return header + destination + number_attribute(_RTA_PRIORITY, UNREACHABLE_METRIC)
+    return header + destination + number_attribute(_RTA_PRIORITY, metric)
 
 
 def _unreachable_text(network: IPv6Network) -> str:

@@ -29,10 +29,9 @@ _INTERFACES = _ROOT / "net/ipv6/conf"
 def observe(interface: InterfaceName) -> dict[str, str]:
     """What `plan.forwarding` decides by, as far as this kernel has it."""
     values = _read_all(forwarding.relevant(interface))
-    if not forwarding.is_per_interface(values):
-        with suppress(FileNotFoundError):  # a kernel without IPv6
-            interfaces = [each.name for each in _INTERFACES.iterdir()]
-            values |= _read_all(forwarding.relevant_without_force_forwarding(interfaces))
+    with suppress(FileNotFoundError):  # a kernel without IPv6
+        interfaces = [each.name for each in _INTERFACES.iterdir()]
+        values |= _read_all(forwarding.relevant_for_whole_machine(interfaces))
     return values
 
 
@@ -68,11 +67,21 @@ def restore(instance: InstanceName, memory: Path = MEMORY) -> None:
         if others:
             file.replace(_encode(_Memory(others, noted.changes)))
             return
+        forced = _forced()
         for key, value in _to_restore(noted.changes).items():
             _set(key, value)
+        for key in forced - _forced():  # the kernel turned them off along with the whole machine's switch
+            _set(key, "1")
         file.remove()
     with suppress(OSError):  # something else is in it
         memory.parent.rmdir()
+
+
+def _forced() -> set[str]:
+    """The interfaces that forward by themselves, as keys."""
+    interfaces = [each.name for each in _INTERFACES.iterdir()] if _INTERFACES.is_dir() else []
+    values = _read_all(forwarding.key(interface, "force_forwarding") for interface in interfaces)
+    return {key for key, value in values.items() if value == "1"}
 
 
 @dataclass(frozen=True, slots=True)

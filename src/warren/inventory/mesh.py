@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv6Network
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from warren.inventory.findings import Path
@@ -21,6 +24,7 @@ from warren.names import (
     interface_name_problem,
     is_host_name,
 )
+from warren.wireguard.device import parse_route
 from warren.wireguard.endpoint import DEFAULT_PORT, Endpoint, parse_endpoint
 
 if TYPE_CHECKING:
@@ -46,6 +50,7 @@ def read_mesh(name: InstanceName, tree: schema.Instance, machines: Machines, rep
     domain = _domain(name, controller, peer, report)
     controllers = _controllers(name, controller, machines, report)
     _check_endpoints_distinct(controllers, controller, machines, report)
+    _check_routes_distinct(controllers, controller, machines, report)
     _check_controller_settings(name, controller, peer, machines, report)
     peers = _peers(name, controller, peer, machines, report)
     return Mesh(Instance(name, domain, controllers, peers), path, controller, peer)
@@ -118,7 +123,8 @@ def _controllers(name: InstanceName, role: Role, machines: Machines, report: Rep
             if endpoint:
                 interface = InterfaceName(settings["interface"].value if "interface" in settings else name)
                 mtu_bytes = settings["mtu"].value if "mtu" in settings else None
-                controllers[machine] = Controller(machine, endpoint, port, interface, mtu_bytes)
+                routes = _routes(settings["routes"].value) if "routes" in settings else ()
+                controllers[machine] = Controller(machine, endpoint, port, interface, mtu_bytes, routes)
         elif not role.may_have_set("endpoint", machine, machines, report):
             without_endpoint.append(machine)
     for path, members in role.ways_in(without_endpoint).items():
@@ -135,6 +141,27 @@ def _endpoint(text: str, port: int) -> Endpoint | None:
         return parse_endpoint(text, port)
     except ValueError:
         return None
+
+
+def _routes(texts: list[str]) -> tuple[IPv6Network, ...]:
+    """Those that are right; the others have their findings already."""
+    found = set()
+    for text in texts:
+        with suppress(ValueError):
+            found.add(parse_route(text))
+    return tuple(sorted(found))
+
+
+def _check_routes_distinct(
+    controllers: dict[MachineName, Controller], role: Role, machines: Machines, report: Report
+) -> None:
+    """WireGuard leads an address to one machine, so a network lies behind one of them."""
+    everything = sorted((network, name) for name, each in controllers.items() for network in each.routes)
+    for (network, one), (inner, other) in pairwise(everything):
+        if network.overlaps(inner):
+            path, at_key = role.place(other, role.settings(other, machines).get("routes"))
+            message = f"routes: {inner} of controller {quoted(other)} lies within {network} of controller {quoted(one)}"
+            report.add(path, message, "an address is reached through one of them: name the network once", at_key=at_key)
 
 
 def _check_endpoints_distinct(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Network
 from typing import TypeAlias
 
 from warren.names import InstanceName, InterfaceName, MachineName
@@ -37,6 +38,7 @@ class Controller:
     port: int  # UDP, where it listens; the endpoint's port is what others send to
     interface: InterfaceName
     mtu_bytes: int | None = None  # None: from the path to the endpoints
+    routes: tuple[IPv6Network, ...] = ()  # behind it, and reached through it; sorted
 
 
 @dataclass(frozen=True, slots=True)

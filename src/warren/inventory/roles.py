@@ -13,12 +13,13 @@ from warren.inventory.report import Report
 from warren.inventory.settings import Layers, Setting, Settings, layers
 from warren.inventory.wording import quoted, shown
 from warren.names import MachineName, interface_name_problem, is_domain
+from warren.wireguard.device import parse_route
 from warren.wireguard.endpoint import parse_endpoint
 
 if TYPE_CHECKING:
     from warren.inventory import schema
 
-_OPTIONS = ("endpoint", "port", "domain", "mtu", "interface")  # besides `controller`, which is a role too
+_OPTIONS = ("endpoint", "port", "domain", "mtu", "interface", "routes")  # besides `controller`, which is a role too
 
 RoleName: TypeAlias = Literal["controller", "peer"]
 
@@ -106,9 +107,19 @@ def _check_values(role: Role, report: Report) -> None:
     """What stands in the settings, each where it was written; controllers' names are checked when all are known."""
     for settings in role.layers.everything():
         for option, (value, path) in settings.items():
-            wrong = _wrong(option, value)
-            if wrong:
+            if option == "routes":
+                _check_routes(value, path, report)
+            elif wrong := _wrong(option, value):
                 report.add(path, *wrong)
+
+
+def _check_routes(texts: list[str], path: Path, report: Report) -> None:
+    for index, text in enumerate(texts):
+        try:
+            parse_route(text)
+        except ValueError as error:
+            mend = "write a network in IPv6 such as 2001:db8:5::/64"
+            report.add((*path, index), f"routes: {quoted(text)} {error}", mend)
 
 
 def _wrong(option: str, value: str) -> tuple[str, str] | None:

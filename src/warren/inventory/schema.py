@@ -71,6 +71,7 @@ class Machine(TypedDict, total=False):
 
 _DOMAIN = "What follows the machine's name in host names; one for the instance, its name unless set."
 _MTU = "Of the interface; derived from the path to the endpoints unless set."
+_ROUTES = "IPv6 networks behind the controller that the mesh reaches through it; none unless set."
 _INTERFACE = "Name of the network interface (at most 15 bytes); the instance's name unless set."
 
 
@@ -83,6 +84,7 @@ class ControllerSettings(TypedDict, total=False):
     domain: Annotated[str | None, Field(description=_DOMAIN)]
     mtu: Annotated[Mtu | None, Field(description=_MTU)]
     interface: Annotated[str | None, Field(description=_INTERFACE)]
+    routes: Annotated[list[str] | None, Field(description=_ROUTES)]
     imports: Annotated[list[ControllerSettings], Field(max_length=1)]  # as clan prints settings that it evaluated
     _file: Any
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from warren.errors import DocumentRefused
@@ -22,6 +23,7 @@ from warren.names import (
     is_host_name,
 )
 from warren.network import addresses
+from warren.wireguard.device import parse_route
 from warren.wireguard.endpoint import Endpoint, parse_endpoint
 from warren.wireguard.keys import PublicKey
 
@@ -41,6 +43,7 @@ class ControllerEntry:
     port: int
     interface: InterfaceName
     mtu_bytes: int | None = None
+    routes: tuple[IPv6Network, ...] = ()  # networks behind it, sorted; none overlaps another or the base
 
     @property
     def address(self) -> IPv6Address:
@@ -92,6 +95,7 @@ def encode(document: Document) -> bytes:
             "subnet": str(controller.subnet),
             "endpoint": str(controller.endpoint),
             "port": controller.port,
+            **({"routes": list(map(str, controller.routes))} if controller.routes else {}),
             **_optional(controller),
         }
     for peer in document.peers.values():
@@ -175,6 +179,7 @@ def _entry(name: MachineName, fields: _Fields, instance: InstanceName) -> Entry:
             port,
             interface,
             mtu_bytes,
+            fields.take("routes", list, _routes, default=()),
         )
     elif role == "peer":
         entry = PeerEntry(
@@ -203,6 +208,7 @@ def _check_whole(document: Document) -> None:
         if not controller.subnet.subnet_of(document.base):
             raise DocumentRefused(f"machine {controller.name!r}: subnet {controller.subnet} is outside {document.base}")
     _check_distinct("subnet", ((entry.name, str(entry.subnet)) for entry in document.controllers.values()))
+    _check_routes(document)
     for peer in document.peers.values():
         if peer.controller not in document.controllers:
             raise DocumentRefused(f"machine {peer.name!r}: controller {peer.controller!r} is not in the document")
@@ -215,6 +221,16 @@ def _check_whole(document: Document) -> None:
     everybody: list[Entry] = [*document.controllers.values(), *document.peers.values()]
     _check_distinct("public key", ((entry.name, entry.public_key) for entry in everybody if entry.public_key))
     _check_distinct("name but for case", ((entry.name, entry.name.lower()) for entry in everybody))
+
+
+def _check_routes(document: Document) -> None:
+    everything = sorted((network, entry.name) for entry in document.controllers.values() for network in entry.routes)
+    for network, name in everything:
+        if network.overlaps(document.base):
+            raise DocumentRefused(f"machine {name!r}: route {network} overlaps the mesh's own {document.base}")
+    for (network, name), (inner, other) in pairwise(everything):
+        if network.overlaps(inner):
+            raise DocumentRefused(f"machines {name!r} and {other!r} have routes that overlap: {network}, {inner}")
 
 
 def _check_distinct(what: str, pairs: Any) -> None:
@@ -255,7 +271,7 @@ class _Fields:
             )
 
 
-_KINDS = {int: "a whole number", str: "text", dict: "an object"}
+_KINDS = {int: "a whole number", str: "text", dict: "an object", list: "a list"}
 
 
 def _shown(value: object) -> str:
@@ -272,6 +288,13 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_constant(text: str) -> object:
     raise ValueError(f"{text} is not JSON")
+
+
+def _routes(texts: list[object]) -> tuple[IPv6Network, ...]:
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"{_shown(text)} is not text")
+    return tuple(sorted(parse_route(text) for text in texts))  # type: ignore[arg-type] # looked at above
 
 
 def _host_name(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 
 from warren.errors import InventoryError, Problem
 from warren.inventory.model import Instance, Inventory
@@ -30,6 +31,7 @@ def resolve(
         name: _public_keys(instance, stored.get(name, NOTHING_STORED).public_keys, problems)
         for name, instance in inventory.instances.items()
     }
+    problems += _routes_into_a_mesh(inventory, allocations)
     if problems:
         raise InventoryError(tuple(problems))
     return {
@@ -54,6 +56,7 @@ def _document(
                 controller.port,
                 controller.interface,
                 controller.mtu_bytes,
+                controller.routes,
             )
             for name, controller in instance.controllers.items()
         },
@@ -70,6 +73,22 @@ def _document(
         },
         serial=serial,
     )
+
+
+def _routes_into_a_mesh(inventory: Inventory, allocations: Mapping[InstanceName, Allocation]) -> Iterator[Problem]:
+    """Routes that would lead some mesh's own addresses elsewhere."""
+    for instance in inventory.instances.values():
+        for controller in instance.controllers.values():
+            for network, (name, allocation) in product(controller.routes, allocations.items()):
+                if network.overlaps(allocation.base):
+                    yield Problem(
+                        f"instances.{instance.name}",
+                        0,
+                        0,
+                        f'controller "{controller.name}" has the route {network}, '
+                        f'which overlaps the mesh "{name}" itself: {allocation.base}',
+                        "routes are for networks outside of the meshes: take it out",
+                    )
 
 
 def _public_keys(

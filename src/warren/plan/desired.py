@@ -28,7 +28,8 @@ class Firewall:
 
     interface: InterfaceName
     listen_port: int | None  # open to everybody; None: nothing listens
-    forward: bool  # from the mesh into the mesh, and nowhere else
+    forward: bool  # from the mesh into the mesh, and nowhere else but
+    routes: tuple[IPv6Network, ...] = ()  # these, which lie behind this machine, and back
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Desired:
     listen_port: int | None  # None: any
     mtu_bytes: int
     addresses: frozenset[IPv6Interface]
+    routes: frozenset[IPv6Network]  # behind other machines, led into the interface
     base: IPv6Network  # what of it no route covers is unreachable, never out of the default route
     peers: Mapping[PublicKey, Peer]
     peer_names: Mapping[PublicKey, MachineName]  # for people
@@ -67,6 +69,7 @@ class Observed:
     device: ObservedDevice | None = None  # None: no link, or nobody answers for it
     addresses: frozenset[IPv6Interface] = frozenset()  # of global scope, on the interface
     routes: frozenset[IPv6Network] = frozenset()  # networks that lead into the interface
+    own_routes: frozenset[IPv6Network] = frozenset()  # of these, the ones that Warren made, not the kernel by itself
     unreachable: frozenset[IPv6Network] = frozenset()  # by a route of ours; other instances' not counted
     sysctls: Mapping[str, str] = field(default_factory=dict)  # `forwarding.relevant`, those that this kernel has
     sysctls_before: Mapping[str, str] = field(default_factory=dict)  # global ones that Warren changed: as they were

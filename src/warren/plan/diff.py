@@ -14,6 +14,7 @@ from warren.plan.desired import Desired, Observed
 from warren.plan.plan import speaks_first
 from warren.plan.steps import (
     AddAddress,
+    AddRoute,
     AddUnreachable,
     AwaitHandshake,
     ClearHosts,
@@ -23,6 +24,7 @@ from warren.plan.steps import (
     LoadTable,
     PeerChange,
     RemoveAddress,
+    RemoveRoute,
     RemoveUnreachable,
     RestoreSysctls,
     SetLinkUp,
@@ -101,9 +103,12 @@ def _steps(observed: Observed, desired: Desired, resolved: Resolved) -> Iterator
         yield peers
     if link is None or not link.is_up:
         yield SetLinkUp(interface)
+    routes = frozenset() if link is None else observed.own_routes
+    yield from (AddRoute(interface, network) for network in sorted(desired.routes - routes))
     if waiting:
         yield AwaitHandshake(interface, tuple(change.public_key for change in waiting))
         yield SetPeers(interface, waiting)
+    yield from (RemoveRoute(interface, network) for network in sorted(routes - desired.routes))
     yield from (RemoveAddress(interface, address) for address in sorted(present - desired.addresses))
     yield from (RemoveUnreachable(network) for network in sorted(observed.unreachable - {desired.base}))
     if observed.hosts != tuple(map(str, desired.hosts)):

@@ -1,6 +1,7 @@
 """The instance's own nftables table: as nft's JSON objects (libnftables-json(5)), and as text that can be compared.
 
-The table accepts what the mesh needs and drops what would cross between the mesh and elsewhere. All else is left to
+The table accepts what the mesh needs and drops what would cross between the mesh and elsewhere, but for the networks
+that the inventory says lie behind this machine. All else is left to
 whoever looks after this machine's firewall.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv6Network
 from typing import Any, TypeAlias
 
 from warren.names import InstanceName, InterfaceName
@@ -58,6 +60,8 @@ def _objects(instance: InstanceName, firewall: Firewall) -> list[NftObject]:
     table = table_name(instance)
     inside = [_matches("iifname", firewall.interface), _matches("oifname", firewall.interface)]
     forward = [[*inside, _ACCEPT]] if firewall.forward else []
+    for network in firewall.routes:
+        forward += [[inside[0], _to("daddr", network), _ACCEPT], [inside[1], _to("saddr", network), _ACCEPT]]
     forward += [[match, _DROP] for match in inside]  # what comes from elsewhere into the mesh, and out of it
     opened = [] if firewall.listen_port is None else [[_to_port(firewall.listen_port), _ACCEPT]]
     return [
@@ -79,6 +83,12 @@ _DROP = {"drop": None}
 
 def _to_port(port: int) -> object:
     return {"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": port}}
+
+
+def _to(field: str, network: IPv6Network) -> object:
+    text = str(network.network_address)  # nft prints a single address without its length
+    right: object = text if network.prefixlen == 128 else {"prefix": {"addr": text, "len": network.prefixlen}}
+    return {"match": {"op": "==", "left": {"payload": {"protocol": "ip6", "field": field}}, "right": right}}
 
 
 def _matches(key: str, interface: InterfaceName) -> object:

@@ -4,7 +4,8 @@ Linux 6.17 and later forward per interface: `force_forwarding` on the mesh inter
 it through, and nothing else (Documentation/networking/ip-sysctl.rst; replies come in by the same interface). It goes
 when the interface goes. Earlier kernels have only the switch for the whole machine, `all.forwarding`, and turning that
 on makes every interface a router's: default routes that came from router advertisements are deleted at once, and
-advertisements are ignored from then on, unless the interface has `accept_ra` 2 beforehand.
+advertisements are ignored from then on, unless the interface has `accept_ra` 2 beforehand. It is used as well where
+networks lie behind the machine: what comes back from there comes in by other interfaces.
 
 Keys are spelled as sysctl(8) does: dots between the parts, and a slash for a dot within an interface's name.
 """
@@ -37,8 +38,8 @@ def relevant(interface: InterfaceName) -> tuple[str, ...]:
     return (ALL_FORWARDING, *own)
 
 
-def relevant_without_force_forwarding(interfaces: Iterable[str]) -> tuple[str, ...]:
-    """The keys to observe as well where `is_per_interface` does not hold; `interfaces` are all of the machine."""
+def relevant_for_whole_machine(interfaces: Iterable[str]) -> tuple[str, ...]:
+    """The keys to observe as well where the whole machine has to forward; `interfaces` are all that it has."""
     return tuple(
         key(interface, setting)
         for interface in interfaces
@@ -61,10 +62,15 @@ def steps(desired: Desired, observed: Observed) -> Iterator[SetSysctl | RestoreS
     for setting, value in wanted.items():
         if _own(observed, desired.interface, setting) not in (value, None):
             yield SetSysctl(desired.instance, key(desired.interface, setting), value)
-    if desired.forwards and not per_interface:
+    if desired.forwards and (needs_whole_machine(desired) or not per_interface):
         yield from _whole_machine(desired, observed)
     elif observed.sysctls_before:
         yield RestoreSysctls(desired.instance)
+
+
+def needs_whole_machine(desired: Desired) -> bool:
+    """Whether packets have to be let through that come in by other interfaces than the mesh's own."""
+    return bool(desired.firewall.routes)
 
 
 def _own(observed: Observed, interface: InterfaceName, setting: str) -> str | None:

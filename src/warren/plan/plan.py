@@ -47,13 +47,22 @@ def plan(
         listen_port=me.port if isinstance(me, ControllerEntry) else None,
         mtu_bytes=me.mtu_bytes or path_mtu_bytes,
         addresses=_addresses(document, me),
+        routes=frozenset(
+            network for entry in document.controllers.values() if entry.name != machine for network in entry.routes
+        ),
         base=document.base,
         peers={peer.public_key: peer for _, peer in peers},
         peer_names={peer.public_key: name for name, peer in peers},
         forwards=is_controller,
-        firewall=Firewall(me.interface, me.port if isinstance(me, ControllerEntry) else None, is_controller),
+        firewall=_firewall(me),
         hosts=host_lines(document),
     )
+
+
+def _firewall(me: Entry) -> Firewall:
+    if isinstance(me, ControllerEntry):
+        return Firewall(me.interface, me.port, forward=True, routes=me.routes)
+    return Firewall(me.interface, None, forward=False)
 
 
 def host_lines(document: Document) -> tuple[HostLine, ...]:
@@ -79,7 +88,7 @@ def _controllers_peers(document: Document, me: ControllerEntry) -> list[tuple[Ma
     """A controller speaks to every other controller, and accepts every peer in every subnet."""
     subnets = [controller.subnet for controller in document.controllers.values()]
     controllers = [
-        (entry.name, Peer(entry.public_key, frozenset({AllowedIP.of(entry.subnet)}), entry.endpoint, KEEPALIVE_S))
+        (entry.name, Peer(entry.public_key, _allowed_ips(entry.subnet, *entry.routes), entry.endpoint, KEEPALIVE_S))
         for entry in document.controllers.values()
         if entry.name != me.name and entry.public_key is not None
     ]
@@ -109,7 +118,7 @@ def _peers_peers(document: Document, healthy: frozenset[MachineName]) -> list[tu
             entry.name,
             Peer(
                 entry.public_key,
-                frozenset(AllowedIP.of(network) for network in [*carried[entry.name], IPv6Network(entry.address)]),
+                _allowed_ips(*carried[entry.name], IPv6Network(entry.address), *entry.routes),
                 entry.endpoint,
                 KEEPALIVE_S,
             ),
@@ -117,6 +126,10 @@ def _peers_peers(document: Document, healthy: frozenset[MachineName]) -> list[tu
         for entry in document.controllers.values()
         if entry.public_key is not None
     ]
+
+
+def _allowed_ips(*networks: IPv6Network) -> frozenset[AllowedIP]:
+    return frozenset(map(AllowedIP.of, networks))
 
 
 def speaks_first(desired: Desired, public_key: PublicKey) -> bool:

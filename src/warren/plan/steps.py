@@ -51,6 +51,20 @@ class RemoveAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class AddRoute:
+    """To a network behind another machine. It steps back behind routes that somebody else has for the same network."""
+
+    interface: InterfaceName
+    network: IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRoute:
+    interface: InterfaceName
+    network: IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
 class AddUnreachable:
     network: IPv6Network
 
@@ -151,6 +165,8 @@ Step: TypeAlias = (
     | SetLinkUp
     | AddAddress
     | RemoveAddress
+    | AddRoute
+    | RemoveRoute
     | AddUnreachable
     | RemoveUnreachable
     | SetPrivateKey

@@ -136,6 +136,10 @@ def _ip_command(step: steps.Step) -> str:
             return f"ip -6 address add {address} dev {quote(interface)} nodad"
         case steps.RemoveAddress(interface, address):
             return f"ip -6 address delete {address} dev {quote(interface)}"
+        case steps.AddRoute(interface, network):
+            return f"ip -6 route add {route_text(network, interface)}"
+        case steps.RemoveRoute(interface, network):
+            return f"ip -6 route delete {route_text(network, interface)}"
         case steps.AddUnreachable(network):
             return f"ip -6 route add {_unreachable(network)}"
         case steps.RemoveUnreachable(network):
@@ -146,6 +150,11 @@ def _ip_command(step: steps.Step) -> str:
 
 def _sysctl(name: str, value: str) -> str:
     return f"sysctl -w {quote(f'{name}={value}')}"
+
+
+def route_text(network: IPv6Network, interface: str) -> str:
+    """As `host.rtnetlink` makes it."""
+    return f"{network} dev {quote(interface)} metric 4096 proto 87"
 
 
 def _unreachable(network: IPv6Network) -> str:

@@ -7,7 +7,8 @@
                    "persistent_keepalive"}],                                          WireGuard's, by machine
         "routes": [{"type": "unicast" or "unreachable", "destination": CIDR}],
         "forwarding": bool,
-        "firewall": {"open_udp_port": port or null, "forward_within": interface or null},
+        "firewall": {"open_udp_port": port or null, "forward_within": interface or null,
+                     "forward_to": [CIDR] where there are networks behind the machine},
         "hosts": [{"address", "name"}]}}}
 
 The MTU is what the inventory sets, else the usual one; machines derive their own from the way to the endpoints.
@@ -45,12 +46,14 @@ def _instance(desired: Desired, unknown: frozenset[PublicKey]) -> dict[str, obje
         "peers": [_peer(desired.peer_names[peer.public_key], peer, unknown) for peer in peers],
         "routes": [
             *({"type": "unicast", "destination": str(address.network)} for address in sorted(desired.addresses)),
+            *({"type": "unicast", "destination": str(network)} for network in sorted(desired.routes)),
             {"type": "unreachable", "destination": str(desired.base)},
         ],
         "forwarding": desired.forwards,
         "firewall": {
             "open_udp_port": desired.firewall.listen_port,
             "forward_within": desired.firewall.interface if desired.firewall.forward else None,
+            **({"forward_to": list(map(str, desired.firewall.routes))} if desired.firewall.routes else {}),
         },
         "hosts": [{"address": str(line.address), "name": line.name} for line in desired.hosts],
     }

@@ -15,7 +15,8 @@ from warren.errors import UsageError
 from warren.names import MachineName
 from warren.plan import firewall
 from warren.plan.desired import Desired
-from warren.plan.forwarding import ALL_FORWARDING, key
+from warren.plan.forwarding import ALL_FORWARDING, key, needs_whole_machine
+from warren.render.commands import route_text
 from warren.render.desired import allowed_ips_texts
 from warren.render.nftables import nft_script
 from warren.wireguard.device import Peer
@@ -79,6 +80,11 @@ def commented(lines: Iterable[str]) -> str:
     return "".join(f"# {line}\n" for line in lines)
 
 
+def add_routes(desired: Desired) -> tuple[str, ...]:
+    """A command for each network behind another machine; the interface takes them along when it goes."""
+    return tuple(f"ip -6 route replace {route_text(network, desired.interface)}" for network in sorted(desired.routes))
+
+
 def add_unreachable(desired: Desired) -> str:
     """What of the base no address covers goes nowhere: behind every other route, as a managed machine has it."""
     return f"ip -6 route replace {_unreachable(desired)}"
@@ -92,6 +98,7 @@ def _unreachable(desired: Desired) -> str:
     return f"unreachable {desired.base} metric {UNREACHABLE_METRIC} proto {PROTOCOL}"
 
 
+ROUTE_METRIC = 4096
 UNREACHABLE_METRIC = 0x7FFFFFFF  # as `host.rtnetlink` makes it
 PROTOCOL = 87
 
@@ -107,5 +114,10 @@ def drop_firewall(desired: Desired) -> str:
 
 
 def forwarding_sysctls(desired: Desired) -> Sequence[str]:
-    """Keys to set to 1 on a controller: the mesh interface's own (Linux 6.17), the whole machine's before that."""
+    """Keys to set to 1 on a controller: the mesh interface's own (Linux 6.17), the whole machine's before that.
+
+    With networks behind it, the whole machine's in any case.
+    """
+    if needs_whole_machine(desired):
+        return (ALL_FORWARDING,)
     return (key(desired.interface, "force_forwarding"), ALL_FORWARDING) if desired.forwards else ()

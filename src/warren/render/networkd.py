@@ -7,10 +7,12 @@ does not make Linux forward (it asks `all.forwarding`, or `force_forwarding` fro
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv6Network
 
 from warren.plan.desired import Desired
 from warren.render.foreign import (
     PROTOCOL,
+    ROUTE_METRIC,
     UNREACHABLE_METRIC,
     File,
     check_interface,
@@ -87,9 +89,14 @@ def _network(desired: Desired) -> str:
                 section("Address", [("Address", str(address)), ("DuplicateAddressDetection", "none")])
                 for address in sorted(desired.addresses)
             ),
+            *(section("Route", _route(network)) for network in sorted(desired.routes)),
             section("Route", unreachable),
         ]
     )
+
+
+def _route(network: IPv6Network) -> list[tuple[str, str]]:
+    return [("Destination", str(network)), ("Metric", str(ROUTE_METRIC)), ("Protocol", str(PROTOCOL))]
 
 
 def _firewall(desired: Desired) -> str:

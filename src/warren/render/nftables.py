@@ -28,11 +28,17 @@ def _command(command: dict[str, Any]) -> str:
     return f"{verb} rule {table} {fields['chain']} {' '.join(map(_expression, fields['expr']))}"
 
 
+def _value(right: object) -> str:
+    if isinstance(right, dict):
+        return f"{right['prefix']['addr']}/{right['prefix']['len']}"
+    return str(right)
+
+
 def _expression(expression: dict[str, Any]) -> str:
     ((kind, fields),) = expression.items()
     if kind != "match":
         return str(kind)  # a verdict
     ((left_kind, left),) = fields["left"].items()
     if left_kind == "payload":
-        return f"{left['protocol']} {left['field']} {fields['right']}"
+        return f"{left['protocol']} {left['field']} {_value(fields['right'])}"
     return f'{left["key"]} "{fields["right"]}"'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -61,11 +61,26 @@ def _module(desired: Desired) -> dict[str, _Value]:
     }
     if desired.listen_port is not None:
         # The second matters where networking.firewall.filterForward is on.
-        inside = f'iifname "{desired.interface}" oifname "{desired.interface}" accept'
-        networking["firewall"] = {"allowedUDPPorts": [desired.listen_port], "extraForwardRules": inside}
+        networking["firewall"] = {
+            "allowedUDPPorts": [desired.listen_port],
+            "extraForwardRules": "; ".join(_forward_rules(desired)),
+        }
+    if desired.routes:
+        routes: list[_Value] = [
+            {"address": str(each.network_address), "prefixLength": each.prefixlen} for each in sorted(desired.routes)
+        ]
+        networking["interfaces"] = {desired.interface: {"ipv6": {"routes": routes}}}
     if sysctls := forwarding_sysctls(desired):
         module["boot"] = {"kernel": {"sysctl": dict.fromkeys(sysctls, 1)}}
     return module
+
+
+def _forward_rules(desired: Desired) -> Iterator[str]:
+    into, out = f'iifname "{desired.interface}"', f'oifname "{desired.interface}"'
+    yield f"{into} {out} accept"
+    for network in desired.firewall.routes:
+        yield f"{into} ip6 daddr {network} accept"
+        yield f"{out} ip6 saddr {network} accept"
 
 
 def _interface(desired: Desired) -> dict[str, _Value]:
@@ -73,7 +88,7 @@ def _interface(desired: Desired) -> dict[str, _Value]:
         "ips": [str(address) for address in sorted(desired.addresses)],
         "mtu": desired.mtu_bytes,
         "privateKeyFile": _Expression(f"lib.mkDefault {_text(_key_path(desired))}"),
-        "allowedIPsAsRoutes": False,  # the addresses' own networks are all the routes there are
+        "allowedIPsAsRoutes": False,  # the addresses' own networks are routes enough
         "peers": [_peer(peer) for _, peer in peers_by_name(desired)],
     }
     if desired.listen_port is not None:

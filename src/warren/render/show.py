@@ -33,6 +33,7 @@ def _machines(document: Document) -> dict[str, object]:
             "address": str(controller.address),
             "name": f"{name}.{document.domain}",
             "endpoint": str(controller.endpoint),
+            **({"routes": list(map(str, controller.routes))} if controller.routes else {}),
         }
         for name, controller in document.controllers.items()
     }

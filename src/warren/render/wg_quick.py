@@ -8,6 +8,7 @@ from shlex import quote
 from warren.plan.desired import Desired
 from warren.render.foreign import (
     File,
+    add_routes,
     add_unreachable,
     check_interface,
     commented,
@@ -62,11 +63,12 @@ def _interface(desired: Desired, private_key: PrivateKey | None) -> Iterator[tup
     if private_key is not None:
         yield "PrivateKey", private_key.reveal_text()
     yield from _plain(desired)
-    yield "Table", "off"  # the addresses' own networks are all the routes there are
+    yield "Table", "off"  # the addresses' own networks are routes enough
     if private_key is None:
         # Without a good key nothing is touched at all; after PostUp has failed, wg-quick would not call PreDown.
         yield "PreUp", f"wg pubkey < {_key_path(desired)} > /dev/null"
     yield "PostUp", add_unreachable(desired)
+    yield from (("PostUp", command) for command in add_routes(desired))
     yield "PostUp", load_firewall(desired)
     if sysctls := forwarding_sysctls(desired):
         yield "PostUp", " || ".join(f"sysctl -w {quote(f'{name}=1')}" for name in sysctls)

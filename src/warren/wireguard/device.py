@@ -38,6 +38,31 @@ class AllowedIP(NamedTuple):
         return str(self.network)
 
 
+def parse_route(text: str) -> IPv6Network:
+    """A network that can lie behind a machine; ValueError says what it is instead.
+
+    IPv6 alone: the mesh has no IPv4 addresses that an answer could come back to.
+    """
+    try:
+        network = ip_network(text)
+    except ValueError:
+        raise ValueError(_not_a_network(text)) from None
+    if not isinstance(network, IPv6Network):
+        raise ValueError("is IPv4, and the mesh carries IPv6 alone")
+    if network.prefixlen == 0:
+        raise ValueError("is the whole internet, which the mesh is not the way to")
+    if network.is_multicast or network.is_link_local or network.is_loopback or network.is_unspecified:
+        raise ValueError("is a network that no router leads to")
+    return network
+
+
+def _not_a_network(text: str) -> str:
+    try:
+        return f"has bits set behind its prefix length: the network is {ip_network(text, strict=False)}"
+    except ValueError:
+        return "is no network"
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """One WireGuard peer as it should be. `endpoint` None: it is not spoken to first (or speaks from anywhere)."""

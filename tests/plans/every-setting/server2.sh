@@ -9,10 +9,13 @@ add chain inet warren-a-name-too-long-for-linux input { type filter hook input p
 add rule inet warren-a-name-too-long-for-linux input udp dport 51901 accept
 add chain inet warren-a-name-too-long-for-linux forward { type filter hook forward priority 0; policy accept; }
 add rule inet warren-a-name-too-long-for-linux forward iifname "vpn.lab" oifname "vpn.lab" accept
+add rule inet warren-a-name-too-long-for-linux forward iifname "vpn.lab" ip6 daddr 2001:db8:5::/64 accept
+add rule inet warren-a-name-too-long-for-linux forward oifname "vpn.lab" ip6 saddr 2001:db8:5::/64 accept
 add rule inet warren-a-name-too-long-for-linux forward iifname "vpn.lab" drop
 add rule inet warren-a-name-too-long-for-linux forward oifname "vpn.lab" drop
 END
 sysctl -w net.ipv6.conf.vpn/lab.force_forwarding=1 || sysctl -w net.ipv6.conf.all.forwarding=1  # the latter before Linux 6.17
+sysctl -w net.ipv6.conf.all.forwarding=1
 wg set vpn.lab private-key /var/lib/warren/a-name-too-long-for-linux/private.key  # whose public key is xn6D/MaygHeKOhRSKq6lBWNk7/in7UrkCtV6shpjBZ4=
 wg set vpn.lab listen-port 51901
 ip link set dev vpn.lab mtu 1380
