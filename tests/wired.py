@@ -56,7 +56,8 @@ class Wired:
     def document(self, **settings: object) -> Document:
         """The mesh's document now, with these settings of the hub."""
         self._serial += 1
-        hub = replace(self._instance.controllers[self.hub], endpoint=Endpoint("198.51.100.1", 51820), **settings)  # type: ignore[arg-type]
+        hub = replace(self._instance.controllers[self.hub], **settings)  # type: ignore[arg-type]
+        hub = replace(hub, endpoint=Endpoint("198.51.100.1", hub.port))
         instance = replace(self._instance, controllers={self.hub: hub})
         texts = {name: namespace.run(_key, instance.name) for name, namespace in self._namespaces.items()}
         whole = Inventory("wired", {name: Machine(name) for name in texts}, {instance.name: instance})

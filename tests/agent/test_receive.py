@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from meshes import inventory
+from meshes import inventory, mesh
 from namespaces import Namespace, sh, wait_until
 from operators import (
     HOME,
@@ -43,6 +43,7 @@ from warren.network.document import Document, encode
 from warren.network.resolve import resolve
 from warren.network.stored import Stored
 from warren.wireguard.endpoint import Endpoint
+from wired import Wired
 
 pytestmark = pytest.mark.root
 
@@ -242,6 +243,29 @@ def test_what_changes_nothing_here_needs_no_confirmation() -> None:
         assert "its serial is 1" in errors(send(host, old))[VPN]
 
     on_a_machine(body)
+
+
+def test_a_controller_that_moves_is_followed_though_it_was_heard_a_moment_ago() -> None:
+    """And gone back to, where the change is undone."""
+    with Wired(mesh("server1", "laptop1")) as machines:
+        machines.follow()
+        server, laptop = machines["server1"], machines["laptop1"]
+        laptop.sh("ping -c 1 -W 5 server1.vpn")
+        machines.follow(port=51999)
+        assert "198.51.100.1:51999" in laptop.sh("wg show vpn endpoints")
+        laptop.sh("ping -c 1 -W 5 server1.vpn")
+        here = laptop.sh(SNAPSHOT)
+        nowhere = machines.document(port=52000)
+        laptop.run(_try_and_lose_the_way, nowhere)
+        assert laptop.sh(SNAPSHOT) == here
+        assert server.sh("wg show vpn listen-port") == "51999\n"
+
+
+def _try_and_lose_the_way(new: Document) -> None:
+    answer = send(Host(), new, me=LAPTOP1)
+    assert "no controller answers any more" in errors(answer)[VPN]
+    assert answer.restored
+    (Host().state / "restored.json").unlink()
 
 
 @pytest.mark.kernel

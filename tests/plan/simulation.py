@@ -9,6 +9,7 @@ from warren.plan.steps import (
     AddAddress,
     AddRoute,
     AddUnreachable,
+    AskFirewall,
     AwaitHandshake,
     ClearHosts,
     CreateLink,
@@ -100,6 +101,8 @@ def _one(seen: Observed, step: Step, where: dict[str, SocketAddress]) -> Observe
             return replace(seen, sysctls={**seen.sysctls, **seen.sysctls_before}, sysctls_before={})
         case LoadTable():
             return replace(seen, firewall=firewall.expected(step.instance, step.firewall))
+        case AskFirewall():
+            return seen
         case DropTable():
             return replace(seen, firewall=None)
         case WriteHosts():

@@ -87,6 +87,8 @@ LOG: list[tuple[steps.Step, list[str]]] = [
     (steps.RestoreSysctls(VPN), ["# sysctl: what was changed for vpn goes back to what it was"]),
     (steps.LoadTable(VPN, TABLE), ["nft -f -  # table inet warren-vpn, whole"]),
     (steps.DropTable(VPN), ["nft delete table inet warren-vpn"]),
+    (steps.AskFirewall(("ufw", "allow", "51820/udp")), ["ufw allow 51820/udp"]),
+    (steps.AskFirewall(("firewall-cmd", "b"), ("firewall-cmd", "a")), ["firewall-cmd a || firewall-cmd b"]),
     (steps.WriteHosts(VPN, (HOST,)), ["# /etc/hosts: 1 name of vpn"]),
     (steps.ClearHosts(VPN), ["# /etc/hosts: no names of vpn"]),
 ]

@@ -31,6 +31,7 @@ class Verdict:
     steps: tuple[Step, ...] = ()
     error: WarrenError | None = None
     names: Mapping[PublicKey, MachineName] = field(default_factory=dict)  # for people
+    notes: tuple[str, ...] = ()  # what the operator has to do here by hand
 
 
 def who_am_i(host: Host, given: str | None = None) -> MachineName:
@@ -47,12 +48,19 @@ def _known_as(host: Host) -> str:
     return host.machine_name() or socket.gethostname().split(".")[0]
 
 
-def check(host: Host, me: MachineName, documents: Documents) -> dict[InstanceName, Verdict]:
+def check(
+    host: Host, me: MachineName, documents: Documents, before: Documents | None = None
+) -> dict[InstanceName, Verdict]:
     """What `apply` would do, for every instance. Nothing is touched."""
     return {
-        name: Verdict(each.steps, None, each.desired.peer_names) if isinstance(each, Pending) else Verdict(error=each)
-        for name, each in prepare(host, me, documents).items()
+        name: _waiting(each) if isinstance(each, Pending) else Verdict(error=each)
+        for name, each in prepare(host, me, documents, before).items()
     }
+
+
+def _waiting(pending: Pending) -> Verdict:
+    desired = pending.desired
+    return Verdict(pending.steps, None, desired.peer_names, reconcile.notes(desired, pending.observed))
 
 
 def apply(
@@ -79,32 +87,34 @@ def follow(host: Host, me: MachineName, new: Mapping[InstanceName, bytes] | None
     with host.locked():
         if new:
             trial.refuse_during_trial(host.state)
-        documents, refused = _documents_with(host, new or {})
-        verdicts = _apply(host, me, documents, new or {})
+        held, refused = read_documents(host)
+        documents = {**held, **_decoded(new or {})}
+        verdicts = _apply(host, me, documents, new or {}, held)
+    refused = {name: error for name, error in refused.items() if name not in documents}
     return verdicts | {name: Verdict(error=error) for name, error in refused.items()}
 
 
 def check_follow(host: Host, me: MachineName, new: Mapping[InstanceName, bytes]) -> dict[InstanceName, Verdict]:
     """What `follow` would do. Nothing is touched."""
-    documents, refused = _documents_with(host, new)
-    return check(host, me, documents) | {name: Verdict(error=error) for name, error in refused.items()}
+    held, refused = read_documents(host)
+    documents = {**held, **_decoded(new)}
+    verdicts = check(host, me, documents, held)
+    return verdicts | {name: Verdict(error=error) for name, error in refused.items() if name not in documents}
 
 
-def _documents_with(
-    host: Host, new: Mapping[InstanceName, bytes]
-) -> tuple[dict[InstanceName, Document], dict[InstanceName, WarrenError]]:
-    documents, refused = read_documents(host)
-    for name, content in new.items():
-        documents[name] = decode(content)
-        refused.pop(name, None)
-    return documents, refused
+def _decoded(new: Mapping[InstanceName, bytes]) -> dict[InstanceName, Document]:
+    return {name: decode(content) for name, content in new.items()}
 
 
 def _apply(
-    host: Host, me: MachineName, documents: Documents, new: Mapping[InstanceName, bytes]
+    host: Host,
+    me: MachineName,
+    documents: Documents,
+    new: Mapping[InstanceName, bytes],
+    held: Documents | None = None,
 ) -> dict[InstanceName, Verdict]:
     before = host.instances()
-    prepared = prepare(host, me, documents)
+    prepared = prepare(host, me, documents, held)
     for name, content in new.items():
         if isinstance(prepared[name], Pending):
             host.write_document(name, content)
@@ -125,8 +135,13 @@ def status(host: Host, me: MachineName) -> tuple[list[InstanceStatus], dict[Inst
         if isinstance(pending, WarrenError):
             refused[name] = pending
         else:
-            statuses.append(InstanceStatus(pending.desired, pending.observed, len(pending.steps)))
+            statuses.append(_status(pending))
     return statuses, refused
+
+
+def _status(pending: Pending) -> InstanceStatus:
+    desired, observed = pending.desired, pending.observed
+    return InstanceStatus(desired, observed, len(pending.steps), reconcile.notes(desired, observed))
 
 
 def take_down(host: Host, instance: InstanceName, *, keep_key: bool = True) -> None:
@@ -154,12 +169,19 @@ def read_documents(host: Host) -> tuple[dict[InstanceName, Document], dict[Insta
     return documents, refused
 
 
-def prepare(host: Host, me: MachineName, documents: Documents) -> dict[InstanceName, Pending | WarrenError]:
-    """What each instance needs, or why it cannot be; raises where instances are in each other's way."""
+def prepare(
+    host: Host, me: MachineName, documents: Documents, before: Documents | None = None
+) -> dict[InstanceName, Pending | WarrenError]:
+    """What each instance needs, or why it cannot be; raises where instances are in each other's way.
+
+    `before`: what was followed until now, where `documents` are other ones.
+    """
     prepared: dict[InstanceName, Pending | WarrenError] = {}
     for name, document in documents.items():
         try:
-            prepared[name] = reconcile.prepare(host, document, me, others(host, name, documents))
+            prepared[name] = reconcile.prepare(
+                host, document, me, others(host, name, documents), (before or {}).get(name)
+            )
         except WarrenError as error:
             prepared[name] = error
     preflight.check_together([each.desired for each in prepared.values() if isinstance(each, Pending)])
@@ -187,7 +209,7 @@ def perform(host: Host, prepared: Pending | WarrenError) -> Verdict:
     if isinstance(prepared, WarrenError):
         return Verdict(error=prepared)
     try:
-        reconcile.perform(host, prepared)
+        notes = reconcile.perform(host, prepared)
     except WarrenError as error:
         return Verdict(prepared.steps, error, prepared.desired.peer_names)
-    return Verdict(prepared.steps, None, prepared.desired.peer_names)
+    return Verdict(prepared.steps, None, prepared.desired.peer_names, notes)

@@ -15,7 +15,8 @@ Only `receive` has both, code 4 and an answer, when an instance has an error.
                                         machine notes that name as its own, and refuses another one later
     receive [--machine NAME]
         stdin: {"documents": {I: {"document": text, "signature": text}}, "confirm_within_s": 60, "dry_run": false}
-        {"instances": {I: {"steps": [command], "error": null or text}}, "token": T or null, "restored": bool}
+        {"instances": {I: {"steps": [command], "error": null or text, "notes": [text]}}, "token": T or null,
+         "restored": bool}
                                         Without error and with a token: applied, and undone unless confirmed within
                                         that time of the answer (applying it may take as long again).
                                         Without error and token: nothing on the machine had to change for the documents.
@@ -186,7 +187,10 @@ def _report(verdicts: Mapping[InstanceName, Verdict], check: bool) -> int:
         if verdict.error is not None:
             failed = True
             print(f"{instance}: {verdict.error}", file=sys.stderr)
-        elif check:
+            continue
+        for note in verdict.notes:
+            print(f"{instance}: {note}", file=sys.stderr)
+        if check:
             waiting = waiting or bool(verdict.steps)
             for step in verdict.steps:
                 print("\n".join(log_lines(step, verdict.names)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from warren.agent import machine as this_machine
-from warren.agent import restore
+from warren.agent import reconcile, restore
 from warren.agent.machine import Documents, Verdict
 from warren.agent.reconcile import Pending
 from warren.errors import DocumentRefused, MachineError, UsageError, WarrenError
@@ -103,6 +103,7 @@ def answer_tree(answer: Answer) -> dict[str, object]:
             name: {
                 "steps": [line for step in verdict.steps for line in log_lines(step, verdict.names)],
                 "error": None if verdict.error is None else str(verdict.error),
+                "notes": list(verdict.notes),
             }
             for name, verdict in answer.verdicts.items()
         },
@@ -156,7 +157,7 @@ def _accepted(
         except WarrenError as error:
             refused[name] = error
     try:
-        prepared = this_machine.prepare(host, me, {**held, **documents})
+        prepared = this_machine.prepare(host, me, {**held, **documents}, held)
     except WarrenError as error:  # instances in each other's way
         prepared = dict.fromkeys(documents, error)
     for name in documents.keys() - refused.keys():
@@ -175,7 +176,8 @@ def _refusal(request: Request, refused: Mapping[InstanceName, WarrenError]) -> A
 
 
 def _verdict(pending: Pending, error: WarrenError | None = None) -> Verdict:
-    return Verdict(pending.steps, error, pending.desired.peer_names)
+    notes = reconcile.notes(pending.desired, pending.observed)
+    return Verdict(pending.steps, error, pending.desired.peer_names, notes)
 
 
 def _follow(host: Host, me: MachineName, request: Request, accepted: _Accepted) -> Answer:

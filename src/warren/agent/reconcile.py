@@ -14,7 +14,7 @@ from warren.host import rtnetlink, wireguard, wireguard_userspace
 from warren.host.machine import Host
 from warren.names import InstanceName, InterfaceName, MachineName
 from warren.network.document import Document, Entry
-from warren.plan import preflight
+from warren.plan import other_firewalls, preflight, succession
 from warren.plan.desired import Desired, Observed
 from warren.plan.diff import Resolved, diff, endpoints_to_look_up, others_first, removal
 from warren.plan.plan import plan
@@ -39,8 +39,17 @@ class Pending:
     resolved: Resolved
 
 
-def prepare(host: Host, document: Document, me: MachineName, others: frozenset[IPv6Network]) -> Pending:
-    """What would have to be done. Nothing is touched; whatever makes it impossible is raised here."""
+def prepare(
+    host: Host,
+    document: Document,
+    me: MachineName,
+    others: frozenset[IPv6Network],
+    before: Document | None = None,
+) -> Pending:
+    """What would have to be done. Nothing is touched; whatever makes it impossible is raised here.
+
+    `before`: the document that was followed until now, where this is another one.
+    """
     desired = plan(document, me)
     observed = host.observe(desired.instance, desired.interface, others)
     own_key = host.public_key(desired.instance)
@@ -48,15 +57,16 @@ def prepare(host: Host, document: Document, me: MachineName, others: frozenset[I
         _await_release(desired.interface)
     former = _interfaces_with(own_key) if observed.link is None else {}
     preflight.check(desired, observed, own_key, _port_holder(host, desired, observed, former))
-    resolved = others_first(observed, desired, host.resolve(endpoints_to_look_up(observed, desired)))
+    moved = succession.moved(document, before)
+    resolved = others_first(observed, desired, host.resolve(endpoints_to_look_up(observed, desired, moved)))
     desired = _with_mtu(host, desired, observed, resolved, document.entry(me))
-    steps = (*map(DeleteLink, former), *diff(observed, desired, resolved))
+    steps = (*map(DeleteLink, former), *diff(observed, desired, resolved, moved))
     return Pending(desired, observed, others, steps, resolved)
 
 
-def perform(host: Host, pending: Pending) -> None:
-    """Do it; NotConverged if the machine differs after everything was done."""
-    desired = pending.desired
+def perform(host: Host, pending: Pending) -> tuple[str, ...]:
+    """Do it; NotConverged if the machine differs after everything was done. Returns what is left for the operator."""
+    desired, observed = pending.desired, pending.observed
     for step in pending.steps:
         host.perform(step, pending.resolved)
         for line in log_lines(step, desired.peer_names):
@@ -70,6 +80,11 @@ def perform(host: Host, pending: Pending) -> None:
                 where=f"{desired.instance} on {desired.machine}",
                 mend="does something else here change the same things? `warren apply --check` shows what differs",
             )
+    return notes(desired, observed)
+
+
+def notes(desired: Desired, observed: Observed) -> tuple[str, ...]:
+    return other_firewalls.notes(desired.interface, desired.listen_port, observed.other_firewalls)
 
 
 def remove(host: Host, instance: InstanceName, expected: InterfaceName, others: frozenset[IPv6Network]) -> None:

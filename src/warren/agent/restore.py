@@ -97,10 +97,11 @@ def put_back(host: Host, waiting: Trial) -> Attempt:
 
     Whatever an earlier attempt did or left.
     """
+    tried, _ = this_machine.read_documents(host)
     before = _documents_back(host, waiting)
     documents, unreadable = this_machine.read_documents(host)
     try:
-        prepared = this_machine.prepare(host, waiting.machine, documents)
+        prepared = this_machine.prepare(host, waiting.machine, documents, tried)
     except WarrenError as error:
         return Attempt(not before, (*before, str(error)))
     after = dict(unreadable)

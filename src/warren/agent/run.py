@@ -45,6 +45,7 @@ class Agent:
         self._host = host
         self._me = me
         self._told: dict[InstanceName, str] = {}
+        self._noted: set[str] = set()
         self._started_unix_s = self._looked_unix_s = time.time()
         self._retry_s = RETRY_S
         self._quiet_s = QUIET_S
@@ -100,6 +101,10 @@ class Agent:
             elif not text and (verdict.steps or self._told.get(name)):
                 log.info("%s: as the document says", name)
         self._told = {name: str(verdict.error or "") for name, verdict in verdicts.items()}
+        notes = {f"{name}: {note}" for name, verdict in verdicts.items() for note in verdict.notes}
+        for note in sorted(notes - self._noted):
+            log.warning("%s", note)
+        self._noted = notes
         self._looked_unix_s = time.time()
         found_something = any(verdict.steps for verdict in verdicts.values())
         self._quiet_s = QUIET_S if found_something else min(2 * self._quiet_s, SLOW_CLOCK_S)

@@ -32,10 +32,14 @@ class SignedDocument:
 
 @dataclass(frozen=True, slots=True)
 class InstanceVerdict:
-    """What became of one instance: the commands that were done (of a dry run: that wait), or why not."""
+    """What became of one instance: the commands that were done (of a dry run: that wait), or why not.
+
+    `notes`: what the operator has to do on the machine by hand.
+    """
 
     steps: tuple[str, ...] = ()
     error: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,15 @@ async def receive(target: Target, documents: Mapping[InstanceName, SignedDocumen
     words = ["receive", "--machine", target.machine]
     answer = await _ask(target, words, json.dumps(request).encode(), timeout_s=_RECEIVE_S)
     try:
-        instances = {
-            InstanceName(name): InstanceVerdict(tuple(map(str, each["steps"])), str(each["error"] or ""))
-            for name, each in answer["instances"].items()
-        }
+        instances = {InstanceName(name): _instance_verdict(each) for name, each in answer["instances"].items()}
         return Verdict(instances, str(answer["token"] or ""))
     except (KeyError, AttributeError, TypeError) as error:
         raise _strange(target, error) from None
+
+
+def _instance_verdict(tree: Any) -> InstanceVerdict:
+    steps, notes = tuple(map(str, tree["steps"])), tuple(map(str, tree.get("notes", ())))
+    return InstanceVerdict(steps, str(tree["error"] or ""), notes)
 
 
 async def confirm(target: Target, token: str) -> None:

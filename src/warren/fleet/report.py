@@ -22,7 +22,11 @@ def outcome_lines(outcome: Outcome, *, every_step: bool) -> list[str]:
         lines += [f"{outcome.machine}: {outcome.state.value}: {instance}: {change}", *_indented(shown)]
         if len(shown) < len(steps):
             lines.append(f"  … and {len(steps) - len(shown):,} more (--json has all)")
-    return lines or [f"{outcome.machine}: {outcome.state.value}"]
+    return [*(lines or [f"{outcome.machine}: {outcome.state.value}"]), *map(_note, outcome.notes)]
+
+
+def _note(text: str) -> str:
+    return f"  to be done by hand: {text}"
 
 
 def _indented(lines: Iterable[str]) -> list[str]:
@@ -53,6 +57,7 @@ def tree(
                 "state": outcome.state.name.lower().replace("_", "-"),
                 "instances": {name: list(steps) for name, steps in outcome.steps.items()},
                 "problem": outcome.problem or None,
+                "notes": list(outcome.notes),
             }
             for outcome in sorted(outcomes, key=lambda each: each.machine)
         },

@@ -56,6 +56,7 @@ class Outcome:
     state: State
     steps: Mapping[InstanceName, tuple[str, ...]] = field(default_factory=dict)
     problem: str = ""
+    notes: tuple[str, ...] = ()  # what the operator has to do there by hand
 
     @property
     def is_well(self) -> bool:
@@ -140,6 +141,7 @@ class Update:
     async def _bring(self, errand: Errand) -> Outcome:
         machine = errand.target.machine
         steps: dict[InstanceName, tuple[str, ...]] = {}
+        notes: tuple[str, ...] = ()
         for instance in errand.forget:
             steps[instance] = (f"warren down {instance}",)
             if not self._dry_run:
@@ -149,6 +151,7 @@ class Update:
         if errand.plans:
             verdict = await self._receive(errand)
             steps |= {instance: each.steps for instance, each in verdict.instances.items()}
+            notes = tuple(f"{name}: {note}" for name, each in verdict.instances.items() for note in each.notes)
             errors = {instance: each.error for instance, each in verdict.instances.items() if each.error}
             if errors:
                 # Not confirmed: what it did change, it takes back by itself.
@@ -157,7 +160,7 @@ class Update:
             if not self._dry_run:
                 await self._confirm(errand.target, verdict)
                 self.written += self._record.acknowledge(machine, errand.plans)
-        return Outcome(machine, State.WAITING if self._dry_run else State.DONE, steps)
+        return Outcome(machine, State.WAITING if self._dry_run else State.DONE, steps, notes=notes)
 
     async def _receive(self, errand: Errand) -> Verdict:
         self._watcher.begins(errand.target.machine, "asking" if self._dry_run else "applying")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from warren.errors import KernelError, MachineError
-from warren.host import files, hosts_file, keys, nftables, ports, rtnetlink, state, sysctl, wireguard
+from warren.host import files, hosts_file, keys, nftables, other_firewalls, ports, rtnetlink, state, sysctl, wireguard
 from warren.host.resolve import resolve
 from warren.names import InstanceName, InterfaceName, MachineName
 from warren.network.document import Document
@@ -103,6 +103,7 @@ class Host:
             sysctls=sysctl.observe(interface),
             sysctls_before=sysctl.before(instance),
             firewall=nftables.list_table(instance),
+            other_firewalls=other_firewalls.observe(),
             hosts=hosts_file.read_lines(instance),
             unix_s=time.time(),
         )
@@ -199,6 +200,7 @@ _PERFORMERS: dict[type[Step], Callable[[Host, Any, Resolved], None]] = {
     steps.RestoreSysctls: lambda _, step, __: sysctl.restore(step.instance),
     steps.LoadTable: lambda _, step, __: nftables.load_table(step.instance, step.firewall),
     steps.DropTable: lambda _, step, __: nftables.drop_table(step.instance),
+    steps.AskFirewall: lambda _, step, __: other_firewalls.perform(step),
     steps.WriteHosts: lambda _, step, __: hosts_file.write_lines(step.instance, step.lines),
     steps.ClearHosts: lambda _, step, __: hosts_file.clear_lines(step.instance),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from typing import Any
 
 from warren.errors import KernelError
 from warren.names import InstanceName
@@ -24,6 +25,17 @@ def list_table(instance: InstanceName) -> str | None:
     try:
         return firewall.canonical(json.loads(result.stdout)["nftables"])
     except (ValueError, KeyError, TypeError, AttributeError):
+        raise KernelError("its answer cannot be read", command=" ".join(result.args)) from None
+
+
+def objects(*words: str) -> list[dict[str, Any]]:
+    """What `nft -j WORDS` prints: objects of one member each, `table`, `chain`, `rule` …"""
+    result = _run(["-j", *words])
+    _check(result)
+    try:
+        found = json.loads(result.stdout)["nftables"]
+        return [each for each in found if isinstance(each, dict)]
+    except (ValueError, KeyError, TypeError):
         raise KernelError("its answer cannot be read", command=" ".join(result.args)) from None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network
 
 from warren.names import InstanceName, InterfaceName, MachineName
+from warren.plan.other_firewalls import NO_OTHERS, OtherFirewalls
 from warren.wireguard.device import ObservedDevice, Peer
 from warren.wireguard.keys import PublicKey
 
@@ -74,6 +75,7 @@ class Observed:
     sysctls: Mapping[str, str] = field(default_factory=dict)  # `forwarding.relevant`, those that this kernel has
     sysctls_before: Mapping[str, str] = field(default_factory=dict)  # global ones that Warren changed: as they were
     firewall: str | None = None  # `firewall.canonical` of the instance's table; None: there is none
+    other_firewalls: OtherFirewalls = NO_OTHERS
     hosts: tuple[str, ...] | None = None  # the lines of the instance's block; None: there is none
     unix_s: float = 0.0  # when this was seen
 

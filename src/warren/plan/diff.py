@@ -6,10 +6,11 @@ Additions come before removals, and nothing is reachable before its firewall and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from ipaddress import IPv6Interface
 
 from warren.names import InstanceName, InterfaceName
-from warren.plan import firewall, forwarding
+from warren.plan import firewall, forwarding, other_firewalls
 from warren.plan.desired import Desired, Observed
 from warren.plan.plan import speaks_first
 from warren.plan.steps import (
@@ -45,9 +46,17 @@ Resolved = Mapping[Endpoint, tuple[SocketAddress, ...]]
 _EMPTY_DEVICE = ObservedDevice(None, 0, {})
 
 
-def diff(observed: Observed, desired: Desired, resolved: Resolved | None = None) -> tuple[Step, ...]:
-    """What turns `observed` into `desired`, in the order to do it; empty when there is nothing to do."""
-    return tuple(_steps(observed, desired, resolved or {}))
+def diff(
+    observed: Observed,
+    desired: Desired,
+    resolved: Resolved | None = None,
+    moved: frozenset[PublicKey] = frozenset(),
+) -> tuple[Step, ...]:
+    """What turns `observed` into `desired`, in the order to do it; empty when there is nothing to do.
+
+    `moved`: peers that are reached elsewhere from now on, though they may have been heard a moment ago.
+    """
+    return tuple(_steps(_without_handshakes(observed, moved), desired, resolved or {}))
 
 
 def removal(observed: Observed, instance: InstanceName, interface: InterfaceName) -> tuple[Step, ...]:
@@ -55,6 +64,8 @@ def removal(observed: Observed, instance: InstanceName, interface: InterfaceName
     steps: list[Step] = []
     if observed.hosts is not None:
         steps.append(ClearHosts(instance))
+    port = observed.device.listen_port if observed.device else None
+    steps += other_firewalls.takes_back(instance, interface, port, observed.other_firewalls)
     if observed.link is not None:
         steps.append(DeleteLink(interface))
     if observed.sysctls_before:
@@ -65,9 +76,22 @@ def removal(observed: Observed, instance: InstanceName, interface: InterfaceName
     return tuple(steps)
 
 
-def endpoints_to_look_up(observed: Observed, desired: Desired) -> set[Endpoint]:
+def _without_handshakes(observed: Observed, moved: frozenset[PublicKey]) -> Observed:
+    """As if those peers had been silent for long: what was heard of them was heard where they are no more."""
+    if observed.device is None or not moved:
+        return observed
+    peers = {
+        key: peer._replace(handshake_unix_s=0.0) if key in moved else peer
+        for key, peer in observed.device.peers.items()
+    }
+    return replace(observed, device=replace(observed.device, peers=peers))
+
+
+def endpoints_to_look_up(
+    observed: Observed, desired: Desired, moved: frozenset[PublicKey] = frozenset()
+) -> set[Endpoint]:
     """The endpoints whose addresses matter now: of peers that are new, that have none, or that are silent for long."""
-    held = (observed.device or _EMPTY_DEVICE).peers
+    held = (_without_handshakes(observed, moved).device or _EMPTY_DEVICE).peers
     return {
         peer.endpoint
         for key, peer in desired.peers.items()
@@ -88,6 +112,7 @@ def _steps(observed: Observed, desired: Desired, resolved: Resolved) -> Iterator
         yield AddUnreachable(desired.base)
     if observed.firewall != firewall.expected(desired.instance, desired.firewall):
         yield LoadTable(desired.instance, desired.firewall)
+    yield from other_firewalls.asks(desired.instance, interface, desired.listen_port, observed.other_firewalls)
     yield from forwarding.steps(desired, observed)
     if desired.public_key is not None and device.public_key != desired.public_key:
         yield SetPrivateKey(desired.instance, interface, desired.public_key)

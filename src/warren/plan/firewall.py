@@ -16,6 +16,7 @@ from warren.names import InstanceName, InterfaceName
 from warren.plan.desired import Firewall
 
 FAMILY = "inet"
+TABLE_PREFIX = "warren-"
 
 NftObject: TypeAlias = Mapping[str, Mapping[str, Any]]
 """One member, `table`, `chain`, `rule` …, and its fields."""
@@ -23,7 +24,7 @@ NftObject: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 def table_name(instance: InstanceName) -> str:
     """The table's name: legal for every instance name, those that begin with a digit too."""
-    return f"warren-{instance}"
+    return f"{TABLE_PREFIX}{instance}"
 
 
 def transaction(instance: InstanceName, firewall: Firewall | None) -> str:

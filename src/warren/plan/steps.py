@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from warren.names import InstanceName, InterfaceName
 from warren.plan.desired import Firewall, HostLine
+from warren.plan.other_firewalls import AskFirewall as AskFirewall
 from warren.wireguard.device import AllowedIP
 from warren.wireguard.endpoint import Endpoint
 from warren.wireguard.keys import PublicKey
@@ -177,6 +178,7 @@ Step: TypeAlias = (
     | RestoreSysctls
     | LoadTable
     | DropTable
+    | AskFirewall
     | WriteHosts
     | ClearHosts
 )

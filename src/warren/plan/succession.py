@@ -5,6 +5,7 @@ from __future__ import annotations
 from warren.errors import DocumentRefused
 from warren.names import MachineName
 from warren.network.document import ControllerEntry, Document, Entry, encode
+from warren.wireguard.keys import PublicKey
 
 
 def check(new: Document, held: Document | None, me: MachineName) -> None:
@@ -22,6 +23,18 @@ def check(new: Document, held: Document | None, me: MachineName) -> None:
             where=place,
             mend=f"on {me}: warren down {new.instance}; then update it",
         )
+
+
+def moved(new: Document, held: Document | None) -> frozenset[PublicKey]:
+    """The controllers that are reached elsewhere than before, by their keys."""
+    if held is None:
+        return frozenset()
+    before = {entry.public_key: entry.endpoint for entry in held.controllers.values()}
+    return frozenset(
+        entry.public_key
+        for entry in new.controllers.values()
+        if entry.public_key is not None and before.get(entry.public_key, entry.endpoint) != entry.endpoint
+    )
 
 
 def _check_newer(new: Document, held: Document, place: str) -> None:

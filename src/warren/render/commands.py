@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Network
-from shlex import quote
+from shlex import join, quote
 
 from warren.names import InstanceName, MachineName
 from warren.plan import firewall, hosts, steps
@@ -116,6 +116,8 @@ def _commands(step: steps.Step, keys: _Keys) -> Iterator[str]:
             yield _sysctl(name, value)
         case steps.RestoreSysctls(instance):
             yield f"# sysctl: what was changed for {instance} goes back to what it was"
+        case steps.AskFirewall(words, unless):
+            yield f"{join(unless)} || {join(words)}" if unless else join(words)
         case steps.DropTable(instance):
             yield f"nft delete table {_table(instance)}"
         case _:

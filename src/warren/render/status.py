@@ -17,6 +17,7 @@ class InstanceStatus:
     desired: Desired
     observed: Observed
     steps_pending: int
+    notes: tuple[str, ...] = ()  # what the operator has to do here by hand
 
 
 def status_tree(statuses: Iterable[InstanceStatus]) -> dict[str, object]:
@@ -36,6 +37,7 @@ def _instance(status: InstanceStatus) -> dict[str, object]:
         "interface": desired.interface,
         "up": observed.link is not None and observed.device is not None and observed.link.is_up,
         "steps_pending": status.steps_pending,
+        "notes": list(status.notes),
         "machines": {
             name: _peer(held[key], observed.unix_s) if key in held else {"configured": False}
             for key, name in desired.peer_names.items()
@@ -68,7 +70,8 @@ def _instance_text(status: InstanceStatus) -> str:
     for key, name in sorted(desired.peer_names.items(), key=lambda each: each[1]):
         peer = observed.device.peers.get(key)
         rows.append((name, *_cells(peer, observed.unix_s)) if peer else (name, "-", "not configured", "-", "-"))
-    return f"{desired.instance} on {desired.machine}, interface {desired.interface}: {state}\n{columns(rows)}"
+    notes = "".join(f"to be done by hand: {note}\n" for note in status.notes)
+    return f"{desired.instance} on {desired.machine}, interface {desired.interface}: {state}\n{notes}{columns(rows)}"
 
 
 def _cells(peer: ObservedPeer, now_unix_s: float) -> tuple[str, str, str, str]:
