@@ -70,9 +70,15 @@ def inventories(draw: st.DrawFn, max_machines: int = 9, max_instances: int = 2) 
 
 @st.composite
 def documents(draw: st.DrawFn, keys: bool = True, max_machines: int = 9) -> Document:
-    """A resolved document; with `keys`, every machine has one."""
+    """A resolved document; with `keys`, every machine has one. The keys of some are being rotated."""
     inventory = draw(inventories(max_machines=max_machines, max_instances=1))
     (instance,) = inventory.instances.values()
     with_key = instance.members if keys else draw(st.sets(st.sampled_from(sorted(instance.members))))
-    stored = Stored(public_keys={name: public_key(name).text for name in with_key})
+    rotated = draw(st.sets(st.sampled_from(sorted(with_key)), max_size=2)) if with_key else ()
+    split = draw(st.integers(0, 2))
+    stored = Stored(
+        public_keys={name: public_key(name).text for name in with_key},
+        next_keys={name: public_key(name, "next").text for name in sorted(rotated)[:split]},
+        former_keys={name: public_key(name, "former").text for name in sorted(rotated)[split:]},
+    )
     return resolve(inventory, {instance.name: stored}, serial=draw(st.integers(0, 2**40)))[instance.name]

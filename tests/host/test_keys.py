@@ -227,3 +227,44 @@ def test_no_other_program_sees_the_key() -> None:
 
 
 PROCESSES = ("subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system")
+
+
+def test_a_next_key_waits_beside_the_key_until_it_is_in_use(root: Path) -> None:
+    first = keys.ensure_key(VPN, root)
+    second = keys.stage_key(VPN, root)
+    assert second != first
+    assert keys.stage_key(VPN, root) == second  # whoever asks again gets the same
+    path = keys.next_key_path(VPN, root)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(keys.own_keys(VPN, root)) == [first, second]
+    keys.settle(VPN, first, root)
+    assert list(keys.own_keys(VPN, root)) == [first, second]
+    before = keys.key_path(VPN, root).read_bytes()
+    keys.settle(VPN, second, root)
+    assert list(keys.own_keys(VPN, root)) == [second]
+    assert keys.public_key(keys.load_key(VPN, root)) == second
+    assert not any(before in each.read_bytes() for each in root.rglob("*") if each.is_file())
+
+
+def test_there_is_no_next_key_without_a_key(root: Path) -> None:
+    with pytest.raises(MachineError, match='no key for instance "vpn"'):
+        keys.stage_key(VPN, root)
+    assert not root.exists()
+
+
+def test_a_settling_that_was_cut_short_is_finished(root: Path) -> None:
+    """Killed between the two files: the key stands in both."""
+    keys.ensure_key(VPN, root)
+    second = keys.stage_key(VPN, root)
+    keys.key_path(VPN, root).write_bytes(keys.next_key_path(VPN, root).read_bytes())
+    assert list(keys.own_keys(VPN, root)) == [second]
+    keys.settle(VPN, second, root)
+    assert [each.name for each in (root / "vpn").iterdir()] == ["private.key"]
+
+
+def test_a_key_that_is_replaced_takes_the_staged_one_with_it(root: Path) -> None:
+    keys.ensure_key(VPN, root)
+    staged = keys.stage_key(VPN, root)
+    replaced = keys.replace_key(VPN, root)
+    assert list(keys.own_keys(VPN, root)) == [replaced]
+    assert keys.stage_key(VPN, root) != staged

@@ -115,6 +115,9 @@ class NewMachines:
     def make_key(self, machine: MachineName, instance: InstanceName, replace: bool) -> PublicKey:
         return public_key(machine, instance)
 
+    def stage_key(self, machine: MachineName, instance: InstanceName) -> PublicKey:
+        raise AssertionError("nobody follows a document here")
+
 
 def generate(folder: Folder, reaches: list[Reach]) -> Mapping[str, str]:
     """Run it; the files that were written."""

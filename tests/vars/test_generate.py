@@ -47,6 +47,11 @@ class Machines:
             self.keys[machine, instance] = public_key(machine, f"{instance}{self.made}")
         return self.keys[machine, instance]
 
+    def stage_key(self, machine: MachineName, instance: InstanceName) -> PublicKey:
+        if machine in self.broken:
+            raise MachineError("no room for a key", where=machine)
+        return public_key(machine, f"{instance} next")
+
 
 def everything(inventory: Inventory) -> dict[Variable, str]:
     """What a run over everything would store."""
@@ -292,3 +297,47 @@ def test_whatever_stands_in_the_files_only_our_own_errors_come_out(fleet: Invent
     except InventoryError as error:
         stopped = {problem.file for problem in error.problems}
     assert stopped <= named
+
+
+FOLLOWS = frozenset({(LAPTOP1, InstanceName("vpn"))})
+NEXT = KEY._replace(file="nextkey")
+FORMER = KEY._replace(file="formerkey")
+
+
+def test_of_a_machine_that_follows_a_document_the_next_key_is_staged(tmp_path: Path) -> None:
+    """Replaced, it would be cut off until all others have its new key."""
+    texts = everything(VPN)
+    chosen = Selection(frozenset({KEY.generator}), frozenset({LAPTOP1, "laptop2"}), True, FOLLOWS)
+    found = work(VPN, texts, chosen)
+    assert [
+        (request.variable.machine, request.variable.file, request.replace, request.stage) for request in found.keys
+    ] == [
+        ("laptop1", "nextkey", False, True),
+        ("laptop2", "publickey", True, False),
+    ]
+    store = Store(tmp_path)
+    store.write(texts)
+    assert carry_out(found, store, [Machines()], lambda *_: None) == ()
+    stored = store.read().texts
+    assert stored[KEY] == texts[KEY]
+    assert stored[NEXT] == public_key(LAPTOP1, "vpn next").text
+    findings = examine(VPN, Reading(stored))
+    assert (findings.problems, findings.missing, findings.leftovers) == ((), (), ())
+
+
+def test_a_key_whose_former_one_still_holds_is_not_rotated_again() -> None:
+    texts = {**everything(VPN), FORMER: public_key("former").text}
+    with pytest.raises(UsageError, match="is being rotated already"):
+        work(VPN, texts, Selection(frozenset({KEY.generator}), frozenset({LAPTOP1}), True, FOLLOWS))
+
+
+def test_two_keys_are_one_machines_alone() -> None:
+    texts = {**everything(VPN), NEXT: everything(VPN)[KEY._replace(machine=MachineName("laptop2"))]}
+    problems = examine(VPN, Reading(texts)).problems
+    assert [problem.message for problem in problems] == ['machine "laptop1" has the same public key']
+
+
+def test_a_machine_that_left_leaves_its_second_keys_behind() -> None:
+    texts = {**everything(VPN), NEXT: public_key("next").text}
+    without = inventory(mesh("server1 server2", "laptop2"))
+    assert set(examine(without, Reading(texts)).leftovers) == {SUFFIX, KEY, NEXT}

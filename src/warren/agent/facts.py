@@ -5,7 +5,8 @@
  "has": {"kernel_wireguard": bool, "userspace_wireguard": path or null, "tun": bool, "nftables": path or null,
          "ssh_keygen": path or null, "systemd": bool},
  "signers": ["SHA256:…"] or null,                                     the operators' keys; null: never installed
- "instances": {I: {"serial", "sha256" of the document, "signed": bool, "public_key" or null}
+ "instances": {I: {"serial", "sha256" of the document, "signed": bool, "public_key" or null,
+                   "next_key" or null: made, to be switched to}
                   or {"error": text}},
  "trial": {"instances": [I], "remaining_s"} or null,                  an update that waits to be confirmed
  "restored": {"unix_s", "why", "instances": [I], "problems": [text]} or null,  the machine went back, last time
@@ -75,14 +76,15 @@ def _instance(host: Host, name: InstanceName) -> dict[str, object]:
     try:
         document = host.read_document(name)
         content = state.read_document_content(name, host.state)
-        key = host.public_key(name)
+        own = host.public_keys(name)
     except WarrenError as error:
         return {"error": str(error)}
     return {
         "serial": document.serial if document else None,
         "sha256": sha256(content or b"").hexdigest(),
         "signed": state.has_signature(name, host.state),
-        "public_key": key.text if key else None,
+        "public_key": own[0].text if own else None,
+        "next_key": own[1].text if len(own) > 1 else None,
     }
 
 

@@ -124,7 +124,18 @@ def _apply(
         pending = prepared[name]
         if isinstance(pending, Pending) and verdicts[name].error is not None:
             _take_back(host, pending)
+    if trial.read(host.state) is None:  # else the machine may yet go back, to the key before
+        for name, document in documents.items():
+            if name in verdicts and verdicts[name].error is None:
+                settle_key(host, document, me)
     return verdicts
+
+
+def settle_key(host: Host, document: Document, me: MachineName) -> None:
+    """The document holds for good, and so does the key that it has for this machine."""
+    entry = document.entry(me)
+    if entry is not None and entry.public_key is not None:
+        host.settle_key(document.instance, entry.public_key)
 
 
 def status(host: Host, me: MachineName) -> tuple[list[InstanceStatus], dict[InstanceName, WarrenError]]:

@@ -10,9 +10,10 @@
 Only `receive` has both, code 4 and an answer, when an instance has an error.
 
     facts                               warren.agent.facts says what it prints
-    keygen INSTANCE… [--replace] [--machine NAME]
-        {"public_keys": {I: base64}}    keys that are there stay, unless they are to be replaced; with --machine, the
-                                        machine notes that name as its own, and refuses another one later
+    keygen INSTANCE… [--replace | --stage] [--machine NAME]
+        {"public_keys": {I: base64}}    keys that are there stay, unless they are to be replaced; --stage: the next
+                                        ones, which wait beside them; with --machine, the machine notes that name as
+                                        its own, and refuses another one later
     receive [--machine NAME]
         stdin: {"documents": {I: {"document": text, "signature": text}}, "confirm_within_s": 60, "dry_run": false}
         {"instances": {I: {"steps": [command], "error": null or text, "notes": [text]}}, "token": T or null,
@@ -122,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     _add(machine, "facts", _facts, "What this machine is and has.")
     each = _add(machine, "keygen", _keygen, "Make this machine's keys; print the public ones.", named)
     each.add_argument("instances", nargs="+", metavar="INSTANCE")
-    each.add_argument("--replace", action="store_true", help="make new ones where there are some")
+    how = each.add_mutually_exclusive_group()
+    how.add_argument("--replace", action="store_true", help="make new ones where there are some")
+    how.add_argument("--stage", action="store_true", help="make the next ones, and go on with those that there are")
     _add(machine, "receive", _receive, "Follow the signed documents on stdin, on trial.", named)
     each = _add(machine, "confirm", _confirm, "What was received is good.")
     each.add_argument("token", metavar="TOKEN")
@@ -262,7 +265,7 @@ def _keygen(given: argparse.Namespace) -> int:
 
     host = _host()
     _note_name(host, given.name)
-    make = keys.replace_key if given.replace else keys.ensure_key
+    make = keys.replace_key if given.replace else keys.stage_key if given.stage else keys.ensure_key
     return _answer({"public_keys": {name: make(name, host.state).text for name in _instances(given)}})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
@@ -52,11 +52,11 @@ def prepare(
     """
     desired = plan(document, me)
     observed = host.observe(desired.instance, desired.interface, others)
-    own_key = host.public_key(desired.instance)
+    own_keys = host.public_keys(desired.instance)
     if observed.link is None:
         _await_release(desired.interface)
-    former = _interfaces_with(own_key) if observed.link is None else {}
-    preflight.check(desired, observed, own_key, _port_holder(host, desired, observed, former))
+    former = _interfaces_with(own_keys) if observed.link is None else {}
+    preflight.check(desired, observed, own_keys, _port_holder(host, desired, observed, former))
     moved = succession.moved(document, before)
     resolved = others_first(observed, desired, host.resolve(endpoints_to_look_up(observed, desired, moved)))
     desired = _with_mtu(host, desired, observed, resolved, document.entry(me))
@@ -89,30 +89,30 @@ def notes(desired: Desired, observed: Observed) -> tuple[str, ...]:
 
 def remove(host: Host, instance: InstanceName, expected: InterfaceName, others: frozenset[IPv6Network]) -> None:
     """Take the instance off this machine; `expected` is its interface where none has its key."""
-    interface, *more = _interfaces_with(_readable_key(host, instance)) or (expected,)
+    interface, *more = _interfaces_with(_readable_keys(host, instance)) or (expected,)
     for step in (*removal(host.observe(instance, interface, others), instance, interface), *map(DeleteLink, more)):
         host.perform(step, {})
         for line in log_lines(step, {}):
             log.info("%s", line)
 
 
-def _interfaces_with(own_key: PublicKey | None) -> dict[InterfaceName, int]:
-    """The interfaces that have the instance's key, whatever they are called by now, and their listen ports."""
+def _interfaces_with(own_keys: Collection[PublicKey]) -> dict[InterfaceName, int]:
+    """The interfaces that have a key of the instance, whatever they are called by now, and their listen ports."""
     found = {}
-    for name, link in rtnetlink.links().items() if own_key is not None else ():
+    for name, link in rtnetlink.links().items() if own_keys else ():
         with suppress(KernelError):  # it is gone meanwhile, or somebody's that does not answer
             device = wireguard.open_device(name) if link.kind in preflight.OUR_LINK_KINDS else None
             held = device.read() if device else None
-            if held is not None and held.public_key == own_key:
+            if held is not None and held.public_key in own_keys:
                 found[name] = held.listen_port
     return found
 
 
-def _readable_key(host: Host, instance: InstanceName) -> PublicKey | None:
+def _readable_keys(host: Host, instance: InstanceName) -> tuple[PublicKey, ...]:
     try:
-        return host.public_key(instance)
+        return host.public_keys(instance)
     except MachineError:
-        return None
+        return ()
 
 
 def _await_release(interface: InterfaceName) -> None:

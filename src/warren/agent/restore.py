@@ -157,6 +157,8 @@ def confirm(host: Host, token: str) -> None:
             trial.forget_restored(host.state)
             for name in waiting.instances:
                 state.drop_confirmed(name, host.state)
+                if document := host.read_document(name):
+                    this_machine.settle_key(host, document, waiting.machine)
         except WarrenError as error:  # what is left lying there is in nobody's way
             log.warning("%s", error)
     timer.disarm(token)

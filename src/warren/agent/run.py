@@ -13,6 +13,7 @@ from typing import Protocol
 
 from warren.agent.machine import Verdict, follow
 from warren.agent.restore import restore_if_due
+from warren.agent.rotation import KeyWatch
 from warren.agent.status_socket import StatusSocket
 from warren.errors import WarrenError
 from warren.host import hosts_file, service
@@ -58,8 +59,9 @@ class Agent:
             status = stack.enter_context(StatusSocket())
             folders = stack.enter_context(FolderWatch())
             network = stack.enter_context(NetworkEvents())
+            keys = stack.enter_context(KeyWatch(self._host, self._me))
             selector = stack.enter_context(selectors.DefaultSelector())
-            sources: tuple[HasFileno, ...] = (stop, status, folders, *network.sockets)
+            sources: tuple[HasFileno, ...] = (stop, status, folders, keys, *network.sockets)
             for source in sources:
                 selector.register(source, selectors.EVENT_READ)
             next_look_s = time.monotonic()
@@ -68,13 +70,16 @@ class Agent:
                     # Forget events first, then look: a change in between is an event again.
                     network.drain()
                     next_look_s = time.monotonic() + self._look(folders)
+                    keys.refresh()
                     service.notify("READY=1", f"STATUS={self._state()}")
-                ready = {key.fileobj for key, _ in selector.select(self._patience_s(next_look_s))}
+                ready = {key.fileobj for key, _ in selector.select(self._patience_s(min(next_look_s, keys.due_s)))}
                 service.notify("WATCHDOG=1")
                 if stop in ready:
                     log.info("agent of %s: stopping; the mesh stays up", self._me)
                     service.notify("STOPPING=1")
                     return
+                if keys in ready or time.monotonic() >= keys.due_s:
+                    keys.look()
                 if status in ready:
                     status.answer(self._found())
                 if folders in ready:  # documents come rarely, and are waited for

@@ -76,9 +76,11 @@ def _checked(inventory_file: str | None) -> tuple[list[Problem], list[str]]:
 def _out_of_date(folder: Folder) -> list[str]:
     """A line about the machines that do not follow what the inventory says now; no error, for they can be updated."""
     from warren.fleet.outdated import behind_line, overdue
+    from warren.fleet.rotations import rotations_of
 
     stale = overdue(folder)
-    return [behind_line(stale)] if stale else []
+    lines = [behind_line(stale)] if stale else []
+    return lines + [rotation.line for rotation in rotations_of(folder)]
 
 
 def _error(problem: Problem) -> dict[str, str | int]:

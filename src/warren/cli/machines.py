@@ -70,9 +70,10 @@ def list_machines(given: str | None, as_json: bool) -> None:
 
 def _rows(folder: Folder) -> list[dict[str, Any]]:
     from warren.fleet.outdated import behind_now
+    from warren.fleet.rotations import rotations_of
     from warren.fleet.ssh import target_of
 
-    documents, stale = folder.documents, behind_now(folder)
+    documents, stale, rotated = folder.documents, behind_now(folder), rotations_of(folder)
     rows = []
     for name, machine in folder.inventory.machines.items():
         entries = {instance: entry for instance, document in documents.items() if (entry := document.entry(name))}
@@ -87,6 +88,7 @@ def _rows(folder: Folder) -> list[dict[str, Any]]:
             state = f"out of date: {', '.join(stale[name])}"
         else:
             state = "up to date" if entries else "no role"
+        state = "; ".join([state, *(each.short_line for each in rotated if each.machine == name)])
         rows.append({"machine": name, "roles": roles, "reached_by": target_of(machine).by_hand, "state": state})
     return rows
 
@@ -180,6 +182,7 @@ def _say_uninstalled(machine: MachineName, instances: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1, metavar="[MACHINE]...")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="The machines with this tag (repeatable).")
 @click.option("--dry-run", is_flag=True, help="Ask the machines what they would do; nothing is changed anywhere.")
+@click.option("--force", is_flag=True, help="Let machines switch to new keys that not all others know yet; see above.")
 @click.option("--canary", "canaries", default=0, metavar="N", type=click.IntRange(min=0),
               help="So many first; the others only when all went well.")  # fmt: skip
 @click.option("--max-failures", metavar="N", type=click.IntRange(min=0), help="Begin no further machine after more.")
@@ -193,6 +196,7 @@ def update(
     names: tuple[str, ...],
     tags: tuple[str, ...],
     dry_run: bool,
+    force: bool,
     canaries: int,
     max_failures: int | None,
     parallel: int,
@@ -204,6 +208,10 @@ def update(
 
     Only machines whose own part changed are visited. Each one checks what it is to become, applies it, and is reached
     once more over a new connection: otherwise it goes back by itself. Run it again to continue after a failure.
+
+    Keys that were staged (`warren vars rotate`) are brought into use without loss: all learn the new key, its machine
+    switches, all forget the old one. A machine that is not reached is waited for, in this run and in later ones;
+    with --force it is not, and loses those whose new key it does not know until it is reached.
     """
     from warren.cli.machines_progress import watcher
     from warren.fleet import report
@@ -218,9 +226,10 @@ def update(
     limits = Limits(parallel, canaries, max_failures)
     began = time.monotonic()
     with run.locked("update", commits=commits and not dry_run), watcher(quiet=as_json, every_step=dry_run) as watching:
-        result = run.update(targets, key, limits, watching, dry_run=dry_run)
+        result = run.update(targets, key, limits, watching, dry_run=dry_run, force=force)
     if as_json:
         tree = report.tree(result.outcomes, result.up_to_date, result.without_key, result.out_of_date)
+        tree["rotations"] = [each.tree for each in result.rotations]
         click.echo(json.dumps(tree, indent=2))
     _tell(result, time.monotonic() - began, dry_run)
     return 0 if result.is_well else EXIT_MACHINE_FAILED
@@ -235,6 +244,8 @@ def _tell(result: Result, seconds: float, dry_run: bool) -> None:
     _say(report.summary(result.outcomes, len(result.up_to_date), seconds))
     if result.out_of_date and not dry_run:
         _say(behind_line(result.out_of_date))
+    for rotation in result.rotations:
+        _say(rotation.line)
 
 
 @machines.command()

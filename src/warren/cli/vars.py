@@ -15,8 +15,10 @@ import click
 
 from warren.cli import EXIT_MACHINE_FAILED
 from warren.errors import LabError, MachineError, Problem, UsageError
+from warren.fleet.staging import follows_of, over_ssh
 from warren.inventory.wording import Nearest, quoted
 from warren.names import HOST_NAME_RULE, InstanceName, MachineName, is_host_name
+from warren.network.stored import NEXT_KEY_FILE
 from warren.render.columns import columns
 from warren.vars.check import Findings, accepted
 from warren.vars.generate import Selection, carry_out, work
@@ -29,6 +31,7 @@ from warren.workspace.source import find_inventory
 
 if TYPE_CHECKING:
     from warren.lab.lab import Lab
+    from warren.lab.place import Place
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 commit_option = click.option(
@@ -49,6 +52,7 @@ def vars_group() -> None:
               help="Only this generator, such as wireguard-keys-vpn (repeatable).")  # fmt: skip
 @click.option("--machine", "machines", multiple=True, metavar="MACHINE", help="Only this machine (repeatable).")
 @click.option("--regenerate", is_flag=True, help="Make what is there anew; see above.")
+@click.option("--at-once", is_flag=True, help="Replace keys that are in use instead of rotating them; see above.")
 @click.option("--here", metavar="MACHINE", help="Which machine of the inventory this computer is; else by its name.")
 @click.option("--lab", metavar="NAME", help="Reach the machines of this running lab.")
 @commit_option
@@ -58,6 +62,7 @@ def generate(
     services: tuple[str, ...],
     machines: tuple[str, ...],
     regenerate: bool,
+    at_once: bool,
     here: str | None,
     lab: str | None,
     commits: bool,
@@ -67,13 +72,21 @@ def generate(
     Keys are made on their machines, only public keys come back. What could be made is stored even if some machines
     failed; the exit code is 4 then. Machines that are not managed make their keys themselves; how, is said.
 
-    --regenerate makes new keys. Addresses stay, unless their generator is named with --service: an address follows
-    from the machine's name, so the first free one is the same again. It is another one only where the stored one was
-    chosen by hand, or gave way to a machine whose values are gone since.
+    --regenerate makes new keys. A machine that follows a published document makes its next key beside the one in use,
+    and `warren machines update` brings it into use without loss. With --at-once the key is replaced, and the machine is
+    cut off until it and the others are updated: for a key that was stolen.
+
+    Addresses stay, unless their generator is named with --service: an address follows from the machine's name, so the
+    first free one is the same again. It is another one only where the stored one was chosen by hand, or gave way to a
+    machine whose values are gone since.
     """
     folder = _folder(given)
-    selection = Selection(frozenset(services), frozenset(machines), regenerate)
-    reaches = _reaches(folder, here, lab)
+    follows = frozenset() if at_once else follows_of(folder)
+    selection = Selection(frozenset(services), frozenset(machines), regenerate, follows)
+    return _generate(folder, selection, _reaches(folder, here, lab), commits)
+
+
+def _generate(folder: Folder, selection: Selection, reaches: list[Reach], commits: bool) -> int:
     written: list[Variable] = []
 
     def done(variable: Variable, text: str) -> None:
@@ -83,6 +96,7 @@ def generate(
     with folder.store.lock(_waiting):
         found = work(folder.inventory, folder.texts, selection)
         try:
+            reaches = [*reaches, over_ssh(folder, found, reaches)]
             failures = carry_out(found, folder.store, reaches, done)
         finally:  # after an interruption or on a full disk too: what is stored is committed
             if commits:
@@ -91,6 +105,8 @@ def generate(
         click.echo(f"{failure.variable.machine}: {failure.message}", err=True)
     for variable in found.by_hand:
         click.echo(f"{variable.machine} is not managed: {by_hand(variable)}", err=True)
+    if any(variable.file == NEXT_KEY_FILE for variable in written):
+        click.echo("next: warren machines update brings the new keys into use", err=True)
     if not written and not failures and not found.by_hand:
         click.echo("nothing is missing", err=True)
     return EXIT_MACHINE_FAILED if failures else 0
@@ -276,6 +292,11 @@ class ThisMachine:
             raise MachineError("this computer is it, and private keys are root's own", mend="run this with sudo")
         return _make_key(instance, replace)
 
+    def stage_key(self, machine: MachineName, instance: InstanceName) -> PublicKey:
+        if os.geteuid() != 0:
+            raise MachineError("this computer is it, and private keys are root's own", mend="run this with sudo")
+        return _stage_key(instance)
+
 
 @dataclass(frozen=True, slots=True)
 class InLab:
@@ -289,10 +310,18 @@ class InLab:
     def make_key(self, machine: MachineName, instance: InstanceName, replace: bool) -> PublicKey:
         from warren.lab.place import call
 
+        return call(self._place(machine), _make_key, instance, replace)
+
+    def stage_key(self, machine: MachineName, instance: InstanceName) -> PublicKey:
+        from warren.lab.place import call
+
+        return call(self._place(machine), _stage_key, instance)
+
+    def _place(self, machine: MachineName) -> Place:
         place = self.lab.places().get(machine)
         if place is None:
             raise LabError("it is dead", mend=f"warren lab fault heal {machine} --name {self.lab.state.name}")
-        return call(place, _make_key, instance, replace)
+        return place
 
 
 def _make_key(instance: InstanceName, replace: bool) -> PublicKey:
@@ -300,3 +329,10 @@ def _make_key(instance: InstanceName, replace: bool) -> PublicKey:
     from warren.host import keys
 
     return keys.replace_key(instance) if replace else keys.ensure_key(instance)
+
+
+def _stage_key(instance: InstanceName) -> PublicKey:
+    """Here, wherever this is run."""
+    from warren.host import keys
+
+    return keys.stage_key(instance)

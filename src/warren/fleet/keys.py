@@ -26,6 +26,9 @@ class Asked:
     def reaches(self, machine: MachineName) -> bool:
         return machine in self.answers
 
+    def stage_key(self, machine: MachineName, instance: InstanceName) -> PublicKey:
+        return self.make_key(machine, instance, False)
+
     def make_key(self, machine: MachineName, instance: InstanceName, replace: bool) -> PublicKey:
         answer = self.answers[machine]
         if isinstance(answer, MachineError):
@@ -45,12 +48,18 @@ async def ask_for_keys(requests: Iterable[KeyRequest], targets: Mapping[MachineN
 
 
 async def _ask(free: asyncio.Semaphore, target: Target, requests: list[KeyRequest]) -> Answer:
-    instances = [request.instance for request in requests]
+    staged = [request.instance for request in requests if request.stage]
+    others = [request.instance for request in requests if not request.stage]
+    made: dict[InstanceName, PublicKey] = {}
     try:
         async with free:
-            made = await machine_side.keygen(target, instances, any(request.replace for request in requests))
+            if others:
+                replace = any(request.replace for request in requests)
+                made |= await machine_side.keygen(target, others, replace=replace)
+            if staged:
+                made |= await machine_side.keygen(target, staged, stage=True)
     except MachineError as error:
         return error
-    if missing := set(instances) - made.keys():
+    if missing := {*staged, *others} - made.keys():
         return MachineError(f"it made no key for {', '.join(sorted(missing))}", where=target.machine)
     return made

@@ -50,9 +50,12 @@ class Verdict:
     token: str = ""
 
 
-async def keygen(target: Target, instances: Iterable[InstanceName], replace: bool) -> dict[InstanceName, PublicKey]:
-    """Have the machine make its keys; the public ones."""
-    words = ["keygen", *instances, "--machine", target.machine, *(["--replace"] if replace else [])]
+async def keygen(
+    target: Target, instances: Iterable[InstanceName], *, replace: bool = False, stage: bool = False
+) -> dict[InstanceName, PublicKey]:
+    """Have the machine make its keys; the public ones. `stage`: its next keys, which it does not use yet."""
+    how = ["--replace"] if replace else ["--stage"] if stage else []
+    words = ["keygen", *instances, "--machine", target.machine, *how]
     answer = await _ask(target, words, timeout_s=_KEYGEN_S)
     try:
         return {InstanceName(name): PublicKey.parse(text) for name, text in answer["public_keys"].items()}

@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from warren.names import InstanceName, MachineName
-from warren.network.document import Document, encode
+from warren.network.document import Document, Entry, encode, keys_of
 from warren.plan.plan import host_lines, plan
 from warren.render.desired import desired_tree
 
@@ -29,13 +29,31 @@ def content_digest(document: Document) -> Digest:
 def plan_digests(document: Document) -> dict[MachineName, Digest]:
     """Each machine's part of the document."""
     hosts = sha256("\n".join(map(str, host_lines(document))).encode()).hexdigest()
-    return {name: _digest(document, name, hosts) for name in (*document.controllers, *document.peers)}
+    alike = _with_keys_alike(document)
+    return {name: _digest(document, alike, name, hosts) for name in (*document.controllers, *document.peers)}
 
 
-def _digest(document: Document, machine: MachineName, hosts: Digest) -> Digest:
-    me = document.peers.get(machine)
-    seen = document if me is None else replace(document, peers={machine: me})
-    desired = replace(plan(seen, machine), hosts=())
+def _with_keys_alike(document: Document) -> Document:
+    """Which of a machine's two keys is the first is its own affair: others hold both, and hear which one speaks."""
+    return replace(
+        document,
+        controllers={name: replace(entry, **_sorted_keys(entry)) for name, entry in document.controllers.items()},
+        peers={name: replace(entry, **_sorted_keys(entry)) for name, entry in document.peers.items()},
+    )
+
+
+def _sorted_keys(entry: Entry) -> dict[str, Any]:
+    if entry.second_key is None:
+        return {}
+    first, second = sorted(keys_of(entry))
+    return {"public_key": first, "second_key": second}
+
+
+def _digest(document: Document, alike: Document, machine: MachineName, hosts: Digest) -> Digest:
+    me = document.entry(machine)
+    assert me is not None
+    seen = alike if machine in alike.controllers else replace(alike, peers={machine: alike.peers[machine]})
+    desired = replace(plan(seen, machine), public_key=me.public_key, hosts=())
     tree = {**desired_tree(machine, [desired]), "hosts": hosts}
     return sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -17,6 +17,7 @@ from warren.fleet.outdated import Behind, behind
 from warren.fleet.plans import wanted
 from warren.fleet.record import Record, plans_of
 from warren.fleet.rollout import Limits
+from warren.fleet.rotations import Rotation, next_moves, rotations_of
 from warren.fleet.sign import SigningKey, sign
 from warren.fleet.ssh import Target, Unreachable, target_of
 from warren.fleet.update import Errand, Outcome, State, Update, Watcher, errands, in_order
@@ -24,7 +25,7 @@ from warren.inventory.model import Inventory
 from warren.inventory.wording import Nearest, quoted
 from warren.names import InstanceName, MachineName
 from warren.network.document import Document, encode
-from warren.network.stored import PUBLIC_KEY_FILE
+from warren.network.stored import KEY_FILES
 from warren.vars.generate import Failure, Selection, carry_out, work
 from warren.vars.generators import SharedVariable, Variable, shortened
 from warren.workspace.folder import Folder, open_folder
@@ -41,6 +42,7 @@ class Result:
     up_to_date: tuple[MachineName, ...]
     without_key: tuple[MachineName, ...]
     out_of_date: Behind
+    rotations: tuple[Rotation, ...] = ()  # keys that are still on their way
 
     @property
     def is_well(self) -> bool:
@@ -90,32 +92,64 @@ class Run:
         watcher: Watcher,
         *,
         dry_run: bool,
+        force: bool = False,
     ) -> Result:
-        """Bring these machines what they do not follow yet."""
+        """Bring these machines what they do not follow yet, and bring rotations of keys as far as they come.
+
+        `force`: let machines switch to their new keys without waiting for those who do not know them.
+        """
         failed = {} if dry_run else self.make_vars(targets, limits.parallel)
         for outcome in failed.values():
             watcher.ended(outcome)
-        documents = self.folder.documents
-        wants = wanted(documents)
-        todo, without_key = errands(targets, documents, wants, self.record.acknowledged())
-        todo = {machine: errand for machine, errand in todo.items() if machine not in failed}
-        signed = self._sign(documents, todo, key, dry_run)
-        update = Update(todo, signed, self.record, watcher, dry_run=dry_run)
+        update = Update(self.record, watcher, dry_run=dry_run)
+        while True:
+            update.outcomes |= {name: each for name, each in failed.items() if name not in update.outcomes}
+            without_key = self._visit(update, targets, key, limits)
+            if dry_run or update.was_stopped or not self._rotate(targets, force=force):
+                break
+        wants = wanted(self.folder.documents)
         members = {machine for machine, _ in wants}
-        try:
-            asyncio.run(update.run(in_order(todo, documents), limits))
-        finally:
-            self._written += update.written
         return Result(
-            (*failed.values(), *update.outcomes.values()),
-            tuple(sorted((targets.keys() & members) - todo.keys() - failed.keys() - set(without_key))),
+            tuple(update.outcomes.values()),
+            tuple(sorted((targets.keys() & members) - update.outcomes.keys() - set(without_key))),
             tuple(name for name in without_key if name not in failed),
             behind(self.folder.inventory, wants, self.record.acknowledged()),
+            tuple(self.rotations()),
         )
+
+    def rotations(self) -> list[Rotation]:
+        """Keys that are on their way, as far as is known here."""
+        return rotations_of(self.folder)
+
+    def _visit(
+        self, update: Update, targets: Mapping[MachineName, Target], key: SigningKey, limits: Limits
+    ) -> list[MachineName]:
+        """All that are out of date and did not fail in this run; returns those that have no key yet."""
+        documents = self.folder.documents
+        todo, without_key = errands(targets, documents, wanted(documents), self.record.acknowledged())
+        todo = {name: errand for name, errand in todo.items() if update.may_visit(name)}
+        signed = self._sign(documents, todo, key, update.dry_run)
+        try:
+            asyncio.run(update.run(todo, signed, in_order(todo, documents), limits))
+        finally:
+            self._written += update.taken_written()
+        return without_key
+
+    def _rotate(self, targets: Collection[MachineName], *, force: bool) -> bool:
+        """Begin the next phase of rotations, as far as what was confirmed allows; whether there was any."""
+        moves = next_moves(self.rotations(), targets, force=force)
+        for move in moves:
+            self._say(move.line)
+            self.folder.store.write(move.texts)
+            gone = [variable for variable in move.gone if variable in self.folder.texts]
+            self.folder.store.delete(gone)
+            self._written += [*move.texts, *gone]
+        self.folder = open_folder(self.folder.inventory_file)
+        return bool(moves)
 
     def forget_keys(self, machine: MachineName) -> bool:
         """Drop the machine's public keys and what it confirmed; its addresses stay taken. Whether there was any."""
-        keys = [each for each in self.folder.texts if each.machine == machine and each.file == PUBLIC_KEY_FILE]
+        keys = [each for each in self.folder.texts if each.machine == machine and each.file in KEY_FILES]
         variables = [*keys, *plans_of(self.record.acknowledged(), machine)]
         self.folder.store.delete(variables)
         self._written += variables

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from warren.fleet.rollout import Limits, roll_out
 from warren.fleet.ssh import Target, Unreachable
 from warren.names import InstanceName, MachineName
 from warren.network.document import Document
-from warren.network.stored import PUBLIC_KEY_FILE, keys_generator
+from warren.network.stored import KEY_FILES, keys_generator
 from warren.vars.generators import Variable
 
 _LAST_CONFIRM_S = CONFIRM_WITHIN_S * 0.8  # later it might cross with the machine's going back
@@ -62,6 +62,13 @@ class Outcome:
     def is_well(self) -> bool:
         return self.state in (State.DONE, State.WAITING)
 
+    def then(self, later: Outcome) -> Outcome:
+        """Both together, after a second visit."""
+        names = [*self.steps, *(name for name in later.steps if name not in self.steps)]
+        steps = {name: (*self.steps.get(name, ()), *later.steps.get(name, ())) for name in names}
+        notes = (*self.notes, *(note for note in later.notes if note not in self.notes))
+        return replace(later, steps=steps, notes=notes)
+
 
 class Watcher(Protocol):
     """Somebody who watches."""
@@ -100,28 +107,42 @@ def _has_key(document: Document, machine: MachineName) -> bool:
 
 
 class Update:
-    """One run. `written` is what it stored in the vars."""
+    """One command's visits, in one round or several. `outcomes`: all rounds together."""
 
-    def __init__(
+    def __init__(self, record: Record, watcher: Watcher, *, dry_run: bool) -> None:
+        self.dry_run = dry_run
+        self.outcomes: dict[MachineName, Outcome] = {}
+        self._record = record
+        self._watcher = watcher
+        self._errands: Mapping[MachineName, Errand] = {}
+        self._signed: Mapping[InstanceName, SignedDocument] = {}
+        self._written: list[Variable] = []
+
+    async def run(
         self,
         errands: Mapping[MachineName, Errand],
         signed: Mapping[InstanceName, SignedDocument],
-        record: Record,
-        watcher: Watcher,
-        *,
-        dry_run: bool,
+        order: list[MachineName],
+        limits: Limits,
     ) -> None:
-        self._errands = errands
-        self._signed = signed
-        self._record = record
-        self._watcher = watcher
-        self._dry_run = dry_run
-        self.outcomes: dict[MachineName, Outcome] = {}
-        self.written: list[Variable] = []
-
-    async def run(self, order: list[MachineName], limits: Limits) -> None:
+        """One round."""
+        self._errands, self._signed = errands, signed
         for machine in await roll_out(order, limits, self._visit):
             self._end(Outcome(machine, State.NOT_BEGUN))
+
+    def may_visit(self, machine: MachineName) -> bool:
+        """Whom a round before did not reach, or failed at, a later one leaves alone."""
+        return machine not in self.outcomes or self.outcomes[machine].is_well
+
+    @property
+    def was_stopped(self) -> bool:
+        """After failures, as the limits say."""
+        return any(outcome.state is State.NOT_BEGUN for outcome in self.outcomes.values())
+
+    def taken_written(self) -> list[Variable]:
+        """What was stored in the vars since this was asked last."""
+        written, self._written = self._written, []
+        return written
 
     async def _visit(self, machine: MachineName) -> bool:
         errand = self._errands[machine]
@@ -135,7 +156,8 @@ class Update:
         return outcome.is_well
 
     def _end(self, outcome: Outcome) -> None:
-        self.outcomes[outcome.machine] = outcome
+        before = self.outcomes.get(outcome.machine)
+        self.outcomes[outcome.machine] = before.then(outcome) if before else outcome
         self._watcher.ended(outcome)
 
     async def _bring(self, errand: Errand) -> Outcome:
@@ -144,7 +166,7 @@ class Update:
         notes: tuple[str, ...] = ()
         for instance in errand.forget:
             steps[instance] = (f"warren down {instance}",)
-            if not self._dry_run:
+            if not self.dry_run:
                 self._watcher.begins(machine, f"leaving {instance}")
                 await machine_side.forget(errand.target, instance)
                 self._forgotten(machine, instance)
@@ -157,15 +179,15 @@ class Update:
                 # Not confirmed: what it did change, it takes back by itself.
                 problem = "\n".join(f"{machine}: {instance}: {text}" for instance, text in sorted(errors.items()))
                 return Outcome(machine, State.FAILED, steps, problem)
-            if not self._dry_run:
+            if not self.dry_run:
                 await self._confirm(errand.target, verdict)
-                self.written += self._record.acknowledge(machine, errand.plans)
-        return Outcome(machine, State.WAITING if self._dry_run else State.DONE, steps, notes=notes)
+                self._written += self._record.acknowledge(machine, errand.plans)
+        return Outcome(machine, State.WAITING if self.dry_run else State.DONE, steps, notes=notes)
 
     async def _receive(self, errand: Errand) -> Verdict:
-        self._watcher.begins(errand.target.machine, "asking" if self._dry_run else "applying")
+        self._watcher.begins(errand.target.machine, "asking" if self.dry_run else "applying")
         documents = {instance: self._signed[instance] for instance in errand.plans}
-        return await machine_side.receive(errand.target, documents, self._dry_run)
+        return await machine_side.receive(errand.target, documents, self.dry_run)
 
     async def _confirm(self, target: Target, verdict: Verdict) -> None:
         """Over a new connection, tried again for as long as the machine waits for it."""
@@ -189,9 +211,7 @@ class Update:
 
     def _forgotten(self, machine: MachineName, instance: InstanceName) -> None:
         """With its key, which the machine has no longer."""
-        variables = [
-            plan_variable(machine, instance),
-            Variable(machine, keys_generator(instance), PUBLIC_KEY_FILE),
-        ]
+        keys = [Variable(machine, keys_generator(instance), file) for file in KEY_FILES]
+        variables = [plan_variable(machine, instance), *keys]
         self._record.store.delete(variables)
-        self.written += variables
+        self._written += variables

@@ -1,4 +1,9 @@
-"""This machine's private keys. They are made here and never leave: the public key alone is handed out."""
+"""This machine's private keys. They are made here and never leave: the public key alone is handed out.
+
+private.key         the instance's key
+private.key.next    while it is rotated, the one that comes: made, not used until a document says so, and put in the
+                    place of the other when the machine has been seen with it (`settle`)
+"""
 
 from __future__ import annotations
 
@@ -20,13 +25,47 @@ def key_path(instance: InstanceName, root: Path = state.ROOT) -> Path:
     return state.instance_folder(instance, root) / state.KEY_FILE
 
 
+def next_key_path(instance: InstanceName, root: Path = state.ROOT) -> Path:
+    return state.instance_folder(instance, root) / state.NEXT_KEY_FILE
+
+
 def ensure_key(instance: InstanceName, root: Path = state.ROOT) -> PublicKey:
     """The public half of the instance's key, which is made if there is none and is on disk when this returns.
 
     A key file that is there is never overwritten, whatever is in it.
     """
+    return _ensured(instance, key_path(instance, root), root)
+
+
+def stage_key(instance: InstanceName, root: Path = state.ROOT) -> PublicKey:
+    """The public half of the instance's next key; made if there is none, else the one that was staged already.
+
+    MachineError if the instance has no key that it could come after.
+    """
+    load_key(instance, root)
+    return _ensured(instance, next_key_path(instance, root), root)
+
+
+def own_keys(instance: InstanceName, root: Path = state.ROOT) -> dict[PublicKey, PrivateKey]:
+    """The instance's key and its next one, as far as there are any, by their public halves and in this order."""
+    paths = (key_path(instance, root), next_key_path(instance, root))
+    return {public_key(key): key for key in map(_loaded, paths) if key is not None}
+
+
+def settle(instance: InstanceName, in_use: PublicKey, root: Path = state.ROOT) -> None:
+    """The end of a rotation on this machine: if its next key is `in_use`, the one before is gone for good."""
+    path = next_key_path(instance, root)
+    key = _loaded(path)
+    if key is None or public_key(key) != in_use:
+        return
+    with files.edit(key_path(instance, root)) as file:
+        file.replace(_encode(key), mode=MODE)
+    with files.edit(path) as file:
+        file.remove()
+
+
+def _ensured(instance: InstanceName, path: Path, root: Path) -> PublicKey:
     state.make_instance_folder(instance, root)
-    path = key_path(instance, root)
     with files.edit(path) as file:  # of two processes, one makes the key and the other waits and finds it
         if file.content is None:
             key = _new_key()
@@ -39,21 +78,32 @@ def ensure_key(instance: InstanceName, root: Path = state.ROOT) -> PublicKey:
 def load_key(instance: InstanceName, root: Path = state.ROOT) -> PrivateKey:
     """The instance's key; MachineError if there is none, or if it is broken or open to others."""
     path = key_path(instance, root)
-    if path.parent.is_dir():
-        with files.edit(path) as file:
-            if file.content is not None:
-                return _checked(file.content, file.status, path)
+    if key := _loaded(path):
+        return key
     raise MachineError(
         f'this machine has no key for instance "{instance}"', where=str(path), mend="warren vars generate has it made"
     )
 
 
+def _loaded(path: Path) -> PrivateKey | None:
+    if path.parent.is_dir():
+        with files.edit(path) as file:
+            if file.content is not None:
+                return _checked(file.content, file.status, path)
+    return None
+
+
 def replace_key(instance: InstanceName, root: Path = state.ROOT) -> PublicKey:
-    """Make a new key in place of the one that is there, broken or not, which is kept until the new one is on disk."""
+    """Make a new key in place of the one that is there, broken or not, which is kept until the new one is on disk.
+
+    What was staged goes, so that nothing is switched to that came before.
+    """
     state.make_instance_folder(instance, root)
     key = _new_key()
     with files.edit(key_path(instance, root)) as file:
         file.replace(_encode(key), mode=MODE)
+    with files.edit(next_key_path(instance, root)) as file:
+        file.remove()
     return public_key(key)
 
 

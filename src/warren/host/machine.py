@@ -61,11 +61,13 @@ class Host:
         except OSError as error:
             raise MachineError(f"cannot be read: {error.strerror}", where=str(self.state)) from None
 
-    def public_key(self, instance: InstanceName) -> PublicKey | None:
-        """Of the private key that this machine has for the instance; None: it has none."""
-        if not keys.key_path(instance, self.state).exists():
-            return None
-        return keys.public_key(keys.load_key(instance, self.state))
+    def public_keys(self, instance: InstanceName) -> tuple[PublicKey, ...]:
+        """Of the private keys that this machine has for the instance; the second is the one to which it will switch."""
+        return tuple(keys.own_keys(instance, self.state))
+
+    def settle_key(self, instance: InstanceName, in_use: PublicKey) -> None:
+        """The machine has this key for good: if it is the one that it switched to, the one before is gone."""
+        keys.settle(instance, in_use, self.state)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -141,7 +143,9 @@ def _opened_lock() -> IO[str]:
 
 
 def _set_private_key(host: Host, step: steps.SetPrivateKey, _: Resolved) -> None:
-    key = keys.load_key(step.instance, host.state)
+    key = keys.own_keys(step.instance, host.state).get(step.public_key)
+    if key is None:
+        raise MachineError(f"this machine has no private key for {step.public_key}", where=step.instance)
     _device(step.interface).set_private_key(key)
 
 

@@ -6,7 +6,7 @@ trial.json, restored.json           see warren.host.trial
 <instance>/network.json.sig         the operator's signature over it, where it came with one
 <instance>/network.json.confirmed   during a trial: a hard link to the document before, so that going back is a rename,
 <instance>/network.json.sig.confirmed    which works on a full disk, too
-<instance>/private.key              see warren.host.keys
+<instance>/private.key, ….key.next  see warren.host.keys
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from warren.network.document import Document, decode
 
 ROOT = Path("/var/lib/warren")
 KEY_FILE = "private.key"
+NEXT_KEY_FILE = "private.key.next"
 
 _DOCUMENT_FILE = "network.json"
 _SIGNATURE_FILE = "network.json.sig"
@@ -155,7 +156,7 @@ def remove_instance(instance: InstanceName, root: Path = ROOT, *, keep_key: bool
             shutil.rmtree(folder)
         else:
             for each in folder.iterdir():
-                if each.name != KEY_FILE:
+                if each.name not in (KEY_FILE, NEXT_KEY_FILE):
                     each.unlink()
         files.sync_folder(folder if kept else root)
     except OSError as error:

@@ -23,7 +23,7 @@ from warren.lab.underlay import check_behind_nat, default_behind_nat, design, ho
 from warren.names import InstanceName, MachineName
 from warren.network.document import Document
 from warren.network.resolve import resolve
-from warren.network.stored import PUBLIC_KEY_FILE, keys_generator
+from warren.network.stored import KEY_FILES, PUBLIC_KEY_FILE, keys_generator
 from warren.vars.generate import Selection, work
 from warren.vars.generators import Variable, stored_by_instance
 
@@ -154,7 +154,7 @@ class _Builder:
     def _documents(self) -> dict[InstanceName, Document]:
         """Have keys made, and resolve; addresses that the lab once gave stay, unless the operator stored others."""
         keys = mesh.make_keys(self.lab.places(), mesh.instances_of(self.inventory))
-        texts = {variable: text for variable, text in self._stored().items() if variable.file != PUBLIC_KEY_FILE}
+        texts = {variable: text for variable, text in self._stored().items() if variable.file not in KEY_FILES}
         texts |= work(self.inventory, texts, Selection()).values
         for machine, made in keys.items():
             for instance, text in made.items():

@@ -34,7 +34,10 @@ PORT_RANGE = range(1, 65536)
 
 @dataclass(frozen=True, slots=True)
 class ControllerEntry:
-    """A controller as others know it. `public_key` None: its key is not made yet."""
+    """A controller as others know it. `public_key` None: its key is not made yet.
+
+    `second_key`: while its key is rotated, the one that it will have, or had: others accept it by either.
+    """
 
     name: MachineName
     public_key: PublicKey | None
@@ -44,6 +47,7 @@ class ControllerEntry:
     interface: InterfaceName
     mtu_bytes: int | None = None
     routes: tuple[IPv6Network, ...] = ()  # networks behind it, sorted; none overlaps another or the base
+    second_key: PublicKey | None = None
 
     @property
     def address(self) -> IPv6Address:
@@ -52,7 +56,7 @@ class ControllerEntry:
 
 @dataclass(frozen=True, slots=True)
 class PeerEntry:
-    """A peer as others know it. `public_key` None: its key is not made yet."""
+    """A peer as others know it. `public_key` and `second_key` as for a controller."""
 
     name: MachineName
     public_key: PublicKey | None
@@ -60,6 +64,7 @@ class PeerEntry:
     controller: MachineName
     interface: InterfaceName
     mtu_bytes: int | None = None
+    second_key: PublicKey | None = None
 
 
 Entry: TypeAlias = ControllerEntry | PeerEntry
@@ -84,6 +89,11 @@ class Document:
         if isinstance(entry, ControllerEntry):
             return entry.address
         return addresses.peer_address(self.controllers[entry.controller].subnet, entry.suffix)
+
+
+def keys_of(entry: Entry) -> tuple[PublicKey, ...]:
+    """Every key by which others accept the machine, the one that it should have first."""
+    return tuple(key for key in (entry.public_key, entry.second_key) if key is not None)
 
 
 def encode(document: Document) -> bytes:
@@ -123,6 +133,8 @@ def _optional(entry: Entry) -> dict[str, object]:
     fields: dict[str, object] = {"interface": entry.interface}
     if entry.public_key is not None:
         fields["public_key"] = entry.public_key.text
+    if entry.second_key is not None:
+        fields["second_key"] = entry.second_key.text
     if entry.mtu_bytes is not None:
         fields["mtu"] = entry.mtu_bytes
     return fields
@@ -166,6 +178,9 @@ def _entry(name: MachineName, fields: _Fields, instance: InstanceName) -> Entry:
         raise DocumentRefused(f"{fields.where}: not a host name")
     role = fields.take("role", str)
     public_key = fields.take("public_key", str, PublicKey.parse, default=None)
+    second_key = fields.take("second_key", str, PublicKey.parse, default=None)
+    if second_key is not None and public_key is None:
+        raise DocumentRefused(f"{fields.where}: a second key, and no first")
     interface = InterfaceName(fields.take("interface", str, _interface, default=None) or _default_interface(instance))
     mtu_bytes = fields.take("mtu", int, lambda value: _within(value, MTU_RANGE), default=None)
     entry: Entry
@@ -180,6 +195,7 @@ def _entry(name: MachineName, fields: _Fields, instance: InstanceName) -> Entry:
             interface,
             mtu_bytes,
             fields.take("routes", list, _routes, default=()),
+            second_key=second_key,
         )
     elif role == "peer":
         entry = PeerEntry(
@@ -189,6 +205,7 @@ def _entry(name: MachineName, fields: _Fields, instance: InstanceName) -> Entry:
             MachineName(fields.take("controller", str)),
             interface,
             mtu_bytes,
+            second_key,
         )
     else:
         raise DocumentRefused(f"{fields.where}: role {role!r} is not known here", mend="update Warren on this machine")
@@ -219,7 +236,10 @@ def _check_whole(document: Document) -> None:
         ((entry.name, f"{addresses.upper_half(entry.suffix):08x}") for entry in document.peers.values()),
     )
     everybody: list[Entry] = [*document.controllers.values(), *document.peers.values()]
-    _check_distinct("public key", ((entry.name, entry.public_key) for entry in everybody if entry.public_key))
+    _check_distinct("public key", ((entry.name, key) for entry in everybody for key in keys_of(entry)))
+    for entry in everybody:
+        if entry.second_key is not None and entry.second_key == entry.public_key:
+            raise DocumentRefused(f"machine {entry.name!r}: its second key is its first")
     _check_distinct("name but for case", ((entry.name, entry.name.lower()) for entry in everybody))
 
 

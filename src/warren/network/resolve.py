@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import product
+from typing import NamedTuple
 
 from warren.errors import InventoryError, Problem
 from warren.inventory.model import Instance, Inventory
 from warren.names import InstanceName, MachineName
 from warren.network.allocate import Allocation, allocate
 from warren.network.document import ControllerEntry, Document, PeerEntry
-from warren.network.stored import NOTHING_STORED, PUBLIC_KEY_FILE, Stored, keys_generator, value_path
+from warren.network.stored import (
+    FORMER_KEY_FILE,
+    NEXT_KEY_FILE,
+    NOTHING_STORED,
+    PUBLIC_KEY_FILE,
+    Stored,
+    keys_generator,
+    value_path,
+)
 from warren.wireguard.keys import PublicKey
+
+
+class _Keys(NamedTuple):
+    """One machine's: the one in use, and the one that it will have or had."""
+
+    first: PublicKey | None
+    second: PublicKey | None
 
 
 def resolve(
@@ -27,22 +43,20 @@ def resolve(
         allocations = allocate(inventory, stored)
     except InventoryError as error:
         problems.extend(error.problems)
-    public_keys = {
-        name: _public_keys(instance, stored.get(name, NOTHING_STORED).public_keys, problems)
+    keys = {
+        name: _keys(instance, stored.get(name, NOTHING_STORED), problems)
         for name, instance in inventory.instances.items()
     }
     problems += _routes_into_a_mesh(inventory, allocations)
     if problems:
         raise InventoryError(tuple(problems))
     return {
-        name: _document(instance, allocations[name], public_keys[name], serial)
+        name: _document(instance, allocations[name], keys[name], serial)
         for name, instance in inventory.instances.items()
     }
 
 
-def _document(
-    instance: Instance, allocation: Allocation, public_keys: Mapping[MachineName, PublicKey], serial: int
-) -> Document:
+def _document(instance: Instance, allocation: Allocation, keys: Mapping[MachineName, _Keys], serial: int) -> Document:
     return Document(
         instance=instance.name,
         base=allocation.base,
@@ -50,24 +64,26 @@ def _document(
         controllers={
             name: ControllerEntry(
                 name,
-                public_keys.get(name),
+                keys[name].first,
                 allocation.subnets[name],
                 controller.endpoint,
                 controller.port,
                 controller.interface,
                 controller.mtu_bytes,
                 controller.routes,
+                second_key=keys[name].second,
             )
             for name, controller in instance.controllers.items()
         },
         peers={
             name: PeerEntry(
                 name,
-                public_keys.get(name),
+                keys[name].first,
                 allocation.suffixes[name],
                 peer.controller,
                 peer.interface,
                 peer.mtu_bytes,
+                keys[name].second,
             )
             for name, peer in instance.peers.items()
         },
@@ -91,23 +107,31 @@ def _routes_into_a_mesh(inventory: Inventory, allocations: Mapping[InstanceName,
                     )
 
 
-def _public_keys(
-    instance: Instance, texts: Mapping[MachineName, str], problems: list[Problem]
-) -> dict[MachineName, PublicKey]:
-    keys: dict[MachineName, PublicKey] = {}
+def _keys(instance: Instance, stored: Stored, problems: list[Problem]) -> dict[MachineName, _Keys]:
     owners: dict[PublicKey, MachineName] = {}
-    for name in instance.members:
+    generator = keys_generator(instance.name)
+
+    def key(name: MachineName, file: str, texts: Mapping[MachineName, str]) -> PublicKey | None:
         if name not in texts:
-            continue
-        path = value_path(name, keys_generator(instance.name), PUBLIC_KEY_FILE)
-        regenerate = f"warren vars generate --service {keys_generator(instance.name)} --regenerate --machine {name}"
+            return None
+        path = value_path(name, generator, file)
+        regenerate = f"warren vars generate --service {generator} --regenerate --machine {name}"
         try:
             key = PublicKey.parse(texts[name])
         except ValueError as error:
             problems.append(Problem(path, 0, 0, f"{error}: a WireGuard key is needed", regenerate))
-            continue
+            return None
         owner = owners.setdefault(key, name)
         if owner != name:
             problems.append(Problem(path, 0, 0, f'machine "{owner}" has the same public key', regenerate))
-        keys[name] = key
-    return keys
+        return key
+
+    found = {}
+    for name in instance.members:
+        first = key(name, PUBLIC_KEY_FILE, stored.public_keys)
+        former = key(name, FORMER_KEY_FILE, stored.former_keys)
+        staged = key(name, NEXT_KEY_FILE, stored.next_keys)
+        # Of a run that was killed between two files, one of them says what `publickey` says already.
+        second = next((each for each in (former, staged) if each not in (None, first)), None)
+        found[name] = _Keys(first, second if first else None)
+    return found

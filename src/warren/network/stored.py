@@ -10,6 +10,9 @@ from warren.names import InstanceName, MachineName
 PREFIX_FILE = "prefix"
 SUFFIX_FILE = "suffix"
 PUBLIC_KEY_FILE = "publickey"
+NEXT_KEY_FILE = "nextkey"  # staged by its machine, which does not use it yet
+FORMER_KEY_FILE = "formerkey"  # still accepted, until its machine was seen with the one in `publickey`
+KEY_FILES = (PUBLIC_KEY_FILE, NEXT_KEY_FILE, FORMER_KEY_FILE)
 
 
 def network_generator(instance: InstanceName) -> str:
@@ -32,6 +35,8 @@ class Stored:
     prefixes: Mapping[MachineName, str] = field(default_factory=dict)
     suffixes: Mapping[MachineName, str] = field(default_factory=dict)
     public_keys: Mapping[MachineName, str] = field(default_factory=dict)
+    next_keys: Mapping[MachineName, str] = field(default_factory=dict)
+    former_keys: Mapping[MachineName, str] = field(default_factory=dict)
 
 
 NOTHING_STORED = Stored()

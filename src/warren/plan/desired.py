@@ -51,6 +51,9 @@ class Desired:
     forwards: bool
     firewall: Firewall
     hosts: tuple[HostLine, ...]
+    # While a machine's key is rotated, both of its keys are in `peers`: the first with all that is its, the second
+    # without. Which of them has it in truth, `rotation` picks from what was heard.
+    second_keys: Mapping[PublicKey, PublicKey] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from ipaddress import IPv6Interface
 
 from warren.names import InstanceName, InterfaceName
-from warren.plan import firewall, forwarding, other_firewalls
+from warren.plan import firewall, forwarding, other_firewalls, rotation
 from warren.plan.desired import Desired, Observed
 from warren.plan.plan import speaks_first
 from warren.plan.steps import (
@@ -56,7 +56,8 @@ def diff(
 
     `moved`: peers that are reached elsewhere from now on, though they may have been heard a moment ago.
     """
-    return tuple(_steps(_without_handshakes(observed, moved), desired, resolved or {}))
+    peers = rotation.peers_now(desired, observed.device or _EMPTY_DEVICE, observed.unix_s)
+    return tuple(_steps(_without_handshakes(observed, moved), replace(desired, peers=peers), resolved or {}))
 
 
 def removal(observed: Observed, instance: InstanceName, interface: InterfaceName) -> tuple[Step, ...]:
@@ -159,14 +160,30 @@ def _peers(
             renewed.append(key)
             held = None
         if held is None:
-            waits = not speaks_first(desired, key)
+            waits = peer.keepalive_s > 0 and not speaks_first(desired, key)
             changes.append(PeerChange(key, True, peer.allowed_ips, peer.endpoint, 0 if waits else peer.keepalive_s))
             if waits:
                 waiting.append(PeerChange(key, keepalive_s=peer.keepalive_s))
         elif change := _change(held, peer, now_unix_s, resolved):
             changes.append(change)
     removed = [key for key in device.peers if key not in desired.peers]
+    # Who gains AllowedIPs comes before who loses them, so that there is no moment in which nobody has them.
+    changes.sort(key=lambda change: change.allowed_ips == frozenset())
+    changes += _greetings(device, desired)
     return SetPeers(desired.interface, tuple(changes), tuple(sorted(renewed + removed))), tuple(waiting)
+
+
+def _greetings(device: ObservedDevice, desired: Desired) -> Iterator[PeerChange]:
+    """With a new private key no session sends any more. So everybody is called, and learns of it, at once.
+
+    WireGuard calls when a keepalive is switched on.
+    """
+    if desired.public_key is None or device.public_key in (None, desired.public_key):
+        return
+    for key, peer in desired.peers.items():
+        if peer.keepalive_s and key in device.peers and (peer.endpoint or device.peers[key].endpoint):
+            yield PeerChange(key, keepalive_s=0)
+            yield PeerChange(key, keepalive_s=peer.keepalive_s)
 
 
 def _change(held: ObservedPeer, peer: Peer, now_unix_s: float, resolved: Resolved) -> PeerChange | None:

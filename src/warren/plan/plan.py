@@ -8,6 +8,7 @@ from warren.errors import DocumentRefused
 from warren.names import MachineName
 from warren.network import addresses
 from warren.network.document import ControllerEntry, Document, Entry
+from warren.plan import rotation
 from warren.plan.carriers import carrier
 from warren.plan.desired import Desired, Firewall, HostLine
 from warren.wireguard.device import AllowedIP, Peer
@@ -39,6 +40,12 @@ def plan(
     healthy = frozenset(document.controllers) if healthy is None else healthy
     is_controller = isinstance(me, ControllerEntry)
     peers = _controllers_peers(document, me) if isinstance(me, ControllerEntry) else _peers_peers(document, healthy)
+    second_keys = rotation.second_keys(document, machine)
+    peers += [
+        (name, Peer(second_keys[peer.public_key], frozenset(), peer.endpoint))
+        for name, peer in peers
+        if peer.public_key in second_keys
+    ]
     return Desired(
         instance=document.instance,
         machine=machine,
@@ -56,6 +63,7 @@ def plan(
         forwards=is_controller,
         firewall=_firewall(me),
         hosts=host_lines(document),
+        second_keys={peer.public_key: second for _, peer in peers if (second := second_keys.get(peer.public_key))},
     )
 
 

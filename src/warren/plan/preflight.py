@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from warren.errors import DocumentRefused, MachineError
@@ -12,25 +12,25 @@ from warren.wireguard.keys import PublicKey
 OUR_LINK_KINDS = ("wireguard", "tun")  # the kernel's own, and what userspace implementations make
 
 
-def check(desired: Desired, observed: Observed, own_key: PublicKey | None, port_holder: str | None) -> None:
+def check(desired: Desired, observed: Observed, own_keys: Sequence[PublicKey], port_holder: str | None) -> None:
     """Raise DocumentRefused or MachineError if this machine cannot become `desired`.
 
-    `own_key`: of the private key that this machine has for the instance; None: it has none.
+    `own_keys`: of the private keys that this machine has for the instance; while its key is rotated, two.
     `port_holder`: who but the instance's own device holds the listen port; None: nobody.
     """
     place = f"{desired.instance} on {desired.machine}"
-    if own_key is None:
+    if not own_keys:
         raise DocumentRefused(
             "this machine has no private key for the instance",
             where=place,
             mend=f"warren vars keygen {desired.instance}, and store the public key that it prints",
         )
-    if desired.public_key != own_key:
+    if desired.public_key not in own_keys:
         known = "no key" if desired.public_key is None else f"key {desired.public_key}"
         raise DocumentRefused(
-            f"the document has {known} for this machine, but its own is {own_key}",
+            f"the document has {known} for this machine, but its own is {own_keys[0]}",
             where=place,
-            mend=f"warren vars set {desired.machine} wireguard-keys-{desired.instance}/publickey {own_key.text}, "
+            mend=f"warren vars set {desired.machine} wireguard-keys-{desired.instance}/publickey {own_keys[0].text}, "
             "and a new document",
         )
     if observed.link is not None and observed.link.kind not in OUR_LINK_KINDS:
@@ -40,7 +40,7 @@ def check(desired: Desired, observed: Observed, own_key: PublicKey | None, port_
             where=place,
             mend="give the instance another name on this machine: settings.interface",
         )
-    if observed.link is not None and not _is_own_link(desired, observed, own_key):
+    if observed.link is not None and not _is_own_link(desired, observed, own_keys):
         raise DocumentRefused(
             f'the interface "{desired.interface}" exists already and is not this instance\'s: '
             "it has neither the key nor an address of it",
@@ -56,9 +56,9 @@ def check(desired: Desired, observed: Observed, own_key: PublicKey | None, port_
         )
 
 
-def _is_own_link(desired: Desired, observed: Observed, own_key: PublicKey) -> bool:
+def _is_own_link(desired: Desired, observed: Observed, own_keys: Sequence[PublicKey]) -> bool:
     """Whether Warren made it, perhaps with an earlier key, or not to the end; others have VPNs as well."""
-    if observed.device is not None and observed.device.public_key in (None, own_key):
+    if observed.device is not None and observed.device.public_key in (None, *own_keys):
         return True
     return any(address.ip in desired.base for address in observed.addresses)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from warren.errors import DocumentRefused
 from warren.names import MachineName
-from warren.network.document import ControllerEntry, Document, Entry, encode
+from warren.network.document import ControllerEntry, Document, Entry, encode, keys_of
 from warren.wireguard.keys import PublicKey
 
 
@@ -29,11 +29,12 @@ def moved(new: Document, held: Document | None) -> frozenset[PublicKey]:
     """The controllers that are reached elsewhere than before, by their keys."""
     if held is None:
         return frozenset()
-    before = {entry.public_key: entry.endpoint for entry in held.controllers.values()}
+    before = {key: entry.endpoint for entry in held.controllers.values() for key in keys_of(entry)}
     return frozenset(
-        entry.public_key
+        key
         for entry in new.controllers.values()
-        if entry.public_key is not None and before.get(entry.public_key, entry.endpoint) != entry.endpoint
+        for key in keys_of(entry)
+        if before.get(key, entry.endpoint) != entry.endpoint
     )
 
 

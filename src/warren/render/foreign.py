@@ -57,7 +57,9 @@ def origin(desired: Desired, kind: str) -> str:
 
 
 def peers_by_name(desired: Desired) -> list[tuple[MachineName, Peer]]:
-    return sorted((desired.peer_names[public_key], peer) for public_key, peer in desired.peers.items())
+    """Of a machine whose key is rotated, the key that it should have: nobody is there who could follow the other."""
+    second = set(desired.second_keys.values())
+    return sorted((desired.peer_names[key], peer) for key, peer in desired.peers.items() if key not in second)
 
 
 def peer_settings(peer: Peer) -> Iterable[tuple[str, str]]:

@@ -71,12 +71,20 @@ def summaries(document: Document) -> Iterator[Summary]:
     """Counted, not planned: 10,000 plans would hold 10,000 lines for the hosts file each."""
     controllers = len(document.controllers)
     machines = controllers + len(document.peers)
+    of_controllers = _second_keys(document.controllers.values())
+    of_all = of_controllers + _second_keys(document.peers.values())
     for controller in document.controllers.values():
         has_key = controller.public_key is not None
-        yield Summary(controller.name, document.instance, "controller", 1, machines - 1, machines, has_key)
+        wireguard_peers = machines - 1 + of_all - (controller.second_key is not None)
+        yield Summary(controller.name, document.instance, "controller", 1, wireguard_peers, machines, has_key)
     for peer in document.peers.values():
         has_key = peer.public_key is not None
-        yield Summary(peer.name, document.instance, "peer", controllers, controllers, machines, has_key)
+        wireguard_peers = controllers + of_controllers
+        yield Summary(peer.name, document.instance, "peer", controllers, wireguard_peers, machines, has_key)
+
+
+def _second_keys(entries: Iterable[Entry]) -> int:
+    return sum(entry.second_key is not None for entry in entries)
 
 
 def summary_tree(rows: Iterable[Summary]) -> dict[str, object]:

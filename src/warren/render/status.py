@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from warren.names import MachineName
+from warren.plan import rotation
 from warren.plan.desired import Desired, Observed
 from warren.render.columns import columns
 from warren.wireguard.device import REJECT_AFTER_TIME_S, ObservedPeer
+from warren.wireguard.keys import PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,17 @@ def _instance(status: InstanceStatus) -> dict[str, object]:
         "notes": list(status.notes),
         "machines": {
             name: _peer(held[key], observed.unix_s) if key in held else {"configured": False}
-            for key, name in desired.peer_names.items()
+            for key, name in _in_use(desired, observed).items()
         },
     }
+
+
+def _in_use(desired: Desired, observed: Observed) -> dict[PublicKey, MachineName]:
+    """The key of each machine; of two, while one is rotated, the one that speaks."""
+    device = observed.device
+    speaking = rotation.peers_now(desired, device, observed.unix_s) if device else desired.peers
+    silent = {second if speaking[first].allowed_ips else first for first, second in desired.second_keys.items()}
+    return {key: name for key, name in desired.peer_names.items() if key not in silent}
 
 
 def _peer(peer: ObservedPeer, now_unix_s: float) -> dict[str, object]:
@@ -67,7 +78,7 @@ def _instance_text(status: InstanceStatus) -> str:
     if observed.link is None or observed.device is None:
         return f"{desired.instance}: not up on {desired.machine} (warren apply)\n"
     rows = [("machine", "endpoint", "handshake", "received", "sent")]
-    for key, name in sorted(desired.peer_names.items(), key=lambda each: each[1]):
+    for key, name in sorted(_in_use(desired, observed).items(), key=lambda each: each[1]):
         peer = observed.device.peers.get(key)
         rows.append((name, *_cells(peer, observed.unix_s)) if peer else (name, "-", "not configured", "-", "-"))
     notes = "".join(f"to be done by hand: {note}\n" for note in status.notes)

@@ -12,6 +12,7 @@ from warren.inventory.wording import Nearest, quoted
 from warren.names import InstanceName, MachineName
 from warren.network.addresses import prefix_text, suffix_text
 from warren.network.allocate import allocate
+from warren.network.stored import FORMER_KEY_FILE, NEXT_KEY_FILE
 from warren.vars.generators import (
     Generator,
     Kind,
@@ -29,22 +30,27 @@ from warren.wireguard.keys import PublicKey
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a run is about. No generators, no machines: all of them."""
+    """What a run is about. No generators, no machines: all of them.
+
+    `follows`: which machines follow a published document of which instance. Their keys are not replaced but staged.
+    """
 
     generators: frozenset[str] = frozenset()
     machines: frozenset[str] = frozenset()
     regenerate: bool = False
+    follows: frozenset[tuple[MachineName, InstanceName]] = frozenset()
 
 
 _Chosen: TypeAlias = Sequence[tuple[Generator, Variable]]
 
 
 class KeyRequest(NamedTuple):
-    """One key that a machine has to make."""
+    """One key that a machine has to make. `stage`: the one after the key that it has."""
 
     variable: Variable
     instance: InstanceName
     replace: bool
+    stage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ def work(inventory: Inventory, texts: Mapping[Variable, str], selection: Selecti
         raise InventoryError(problems)
     left = frozenset(leftovers(inventory, texts))
     keys = [
-        KeyRequest(variable, generator.instance, selection.regenerate)
+        _key_request(texts, generator, variable, selection)
         for generator, variable in chosen
         if generator.kind is Kind.KEYS and (selection.regenerate or variable not in texts)
     ]
@@ -93,6 +99,22 @@ def work(inventory: Inventory, texts: Mapping[Variable, str], selection: Selecti
         {variable: text for variable, text in texts.items() if variable not in left},
         tuple(request.variable for request in keys if not inventory.machines[request.variable.machine].managed),
     )
+
+
+def _key_request(
+    texts: Mapping[Variable, str], generator: Generator, variable: Variable, selection: Selection
+) -> KeyRequest:
+    follows = (variable.machine, generator.instance) in selection.follows
+    if not (selection.regenerate and follows and variable in texts):
+        return KeyRequest(variable, generator.instance, selection.regenerate)
+    former = texts.get(variable._replace(file=FORMER_KEY_FILE), texts[variable])
+    if not same_value(variable, former, texts[variable]):
+        raise UsageError(
+            f"the key of machine {quoted(variable.machine)} is being rotated already, and others accept the former one",
+            where=generator.name,
+            mend="warren machines update brings that to its end",
+        )
+    return KeyRequest(variable._replace(file=NEXT_KEY_FILE), generator.instance, False, stage=True)
 
 
 def _refuse_by_hand(inventory: Inventory, chosen: _Chosen, selection: Selection) -> None:
@@ -194,7 +216,11 @@ def _made_key(request: KeyRequest, reaches: Sequence[Reach]) -> PublicKey:
     machine = request.variable.machine
     for reach in reaches:
         if reach.reaches(machine):
+            if request.stage:
+                return reach.stage_key(machine, request.instance)
             return reach.make_key(machine, request.instance, request.replace)
+    if request.stage:
+        raise MachineError("no way to it from here: run this where `warren machines update` is run")
     again = " --regenerate" if request.replace else ""
     raise MachineError(
         f"no way to it from here; on it run `warren vars keygen {request.instance}{again}`, here "

@@ -12,6 +12,9 @@ from warren.inventory.model import Instance, Inventory
 from warren.names import InstanceName, MachineName, is_host_name
 from warren.network.addresses import parse_prefix, parse_suffix, prefix_text, suffix_text
 from warren.network.stored import (
+    FORMER_KEY_FILE,
+    KEY_FILES,
+    NEXT_KEY_FILE,
     PREFIX_FILE,
     PUBLIC_KEY_FILE,
     SUFFIX_FILE,
@@ -111,7 +114,7 @@ def possible_files(generator: str) -> tuple[str, ...]:
     """The public files that a generator of this name can make, whatever the machine's role."""
     if instance_of(generator) is None:
         return ()
-    return (PUBLIC_KEY_FILE,) if generator.startswith(_KEYS_START) else (PREFIX_FILE, SUFFIX_FILE)
+    return KEY_FILES if generator.startswith(_KEYS_START) else (PREFIX_FILE, SUFFIX_FILE)
 
 
 def canonical(file: str, text: str) -> str:
@@ -134,7 +137,7 @@ def same_value(variable: Variable, stored: str | None, text: str) -> bool:
 def file_bytes(file: str, text: str) -> bytes:
     """What the file holds for a value: keys end their line, as `wg pubkey` writes them; addresses do not, for Nix
     expressions of clan repositories glue `::1` to them."""
-    return f"{text}\n".encode() if file == PUBLIC_KEY_FILE else text.encode()
+    return f"{text}\n".encode() if file in KEY_FILES else text.encode()
 
 
 def by_hand(variable: Variable) -> str:
@@ -147,7 +150,7 @@ def by_hand(variable: Variable) -> str:
 
 def shortened(variable: Variable, text: str) -> str:
     """The value for people: of a key, its first eight characters."""
-    return f"{text[:8]}…" if variable.file == PUBLIC_KEY_FILE and len(text) > 8 else text
+    return f"{text[:8]}…" if variable.file in KEY_FILES and len(text) > 8 else text
 
 
 def stored_by_instance(texts: Mapping[Variable, str]) -> dict[InstanceName, Stored]:
@@ -158,7 +161,13 @@ def stored_by_instance(texts: Mapping[Variable, str]) -> dict[InstanceName, Stor
         if instance is not None:
             files.setdefault(instance, {}).setdefault(file, {})[machine] = text
     return {
-        instance: Stored(by_file.get(PREFIX_FILE, {}), by_file.get(SUFFIX_FILE, {}), by_file.get(PUBLIC_KEY_FILE, {}))
+        instance: Stored(
+            by_file.get(PREFIX_FILE, {}),
+            by_file.get(SUFFIX_FILE, {}),
+            by_file.get(PUBLIC_KEY_FILE, {}),
+            by_file.get(NEXT_KEY_FILE, {}),
+            by_file.get(FORMER_KEY_FILE, {}),
+        )
         for instance, by_file in files.items()
     }
 
@@ -166,5 +175,10 @@ def stored_by_instance(texts: Mapping[Variable, str]) -> dict[InstanceName, Stor
 def leftovers(inventory: Inventory, stored: Iterable[Variable]) -> tuple[Variable, ...]:
     """Stored values that nothing in the inventory makes any more: of machines and instances that left, or whose role
     changed. They keep their addresses taken; nothing else comes of them."""
-    made = {variable for generator in generators(inventory).values() for variable in generator.variables}
+    made = {
+        variable._replace(file=file)
+        for generator in generators(inventory).values()
+        for variable in generator.variables
+        for file in (KEY_FILES if generator.kind is Kind.KEYS else (variable.file,))
+    }
     return tuple(sorted(variable for variable in stored if variable not in made))

@@ -21,3 +21,7 @@ class Reach(Protocol):
         Raises MachineError when the machine did not do it.
         """
         ...
+
+    def stage_key(self, machine: MachineName, instance: InstanceName) -> PublicKey:
+        """The public half of the key that comes after the machine's; made now if none waits there yet."""
+        ...

@@ -1,0 +1,32 @@
+"""Next keys, made on machines that follow a published document, over ssh."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from warren.fleet.keys import Asked, ask_for_keys
+from warren.fleet.record import Record
+from warren.fleet.rollout import PARALLEL
+from warren.fleet.ssh import target_of
+from warren.names import InstanceName, MachineName
+from warren.vars.generate import Work
+from warren.vars.reach import Reach
+from warren.workspace.folder import Folder
+
+
+def follows_of(folder: Folder) -> frozenset[tuple[MachineName, InstanceName]]:
+    """Which machines confirmed a document of which instance: others know their keys."""
+    return frozenset(Record(folder.store).acknowledged())
+
+
+def over_ssh(folder: Folder, work: Work, reaches: Sequence[Reach]) -> Asked:
+    """The answers of machines that follow a document and to which there is no other way."""
+    follows = {machine for machine, _ in follows_of(folder)}
+    requests = [
+        request
+        for request in work.keys
+        if request.variable.machine in follows and not any(each.reaches(request.variable.machine) for each in reaches)
+    ]
+    targets = {each.variable.machine: target_of(folder.inventory.machines[each.variable.machine]) for each in requests}
+    return asyncio.run(ask_for_keys(requests, targets, PARALLEL))
