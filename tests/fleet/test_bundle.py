@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import warren
+from warren.fleet import bootstrap
 from warren.fleet import bundle as bundling
 from warren.fleet.bundle import bundle, closure
 
@@ -86,3 +88,17 @@ def test_imports_are_followed_into_functions_but_not_into_those_for_type_checker
     monkeypatch.setattr(bundling, "ENTRY", "warren.agent.none")
     with pytest.raises(AssertionError):
         closure(package)
+
+
+@pytest.mark.parametrize("magic", [importlib.util.MAGIC_NUMBER, b"\0\0\r\n"], ids=["its own Python", "another Python"])
+def test_a_machine_compiles_it_and_any_python_still_runs_it(content: bytes, magic: bytes, tmp_path: Path) -> None:
+    made = bootstrap.compiled(content).replace(importlib.util.MAGIC_NUMBER, magic)
+    with zipfile.ZipFile(io.BytesIO(made)) as archive:
+        names = archive.namelist()
+    assert {name for name in names if name.endswith(".pyc")} == {f"{name}c" for name in names if name.endswith(".py")}
+    file = tmp_path / "warren.pyz"
+    file.write_bytes(made)
+    code = f"import sys; sys.path.insert(0, {str(file)!r}); from warren import names; print(names.__spec__.origin)"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{file}/warren/names.py{'c' if magic == importlib.util.MAGIC_NUMBER else ''}\n"
+    subprocess.run([sys.executable, "-I", file, "--version"], check=True)

@@ -8,11 +8,15 @@ there now, or {"problem": …, "found": …} with exit code 4.
 from __future__ import annotations
 
 import base64
+import importlib.util
+import io
 import json
+import marshal
 import os
 import shlex
 import subprocess
 import sys
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,7 +64,7 @@ def files(request: dict[str, Any], has_systemd: bool) -> dict[Path, tuple[bytes,
     # Not the archive itself: the interpreter that was found fit need not be the first python3 on PATH.
     program = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I {BUNDLE} "$@"\n'
     found = {
-        BUNDLE: (base64.b64decode(request["bundle"]), 0o755),
+        BUNDLE: (compiled(base64.b64decode(request["bundle"])), 0o755),
         PROGRAM: (program.encode(), 0o755),
         SIGNERS: (request["allowed_signers"].encode(), 0o644),
         NAME: (f"{request['machine']}\n".encode(), 0o644),
@@ -68,6 +72,22 @@ def files(request: dict[str, Any], has_systemd: bool) -> dict[Path, tuple[bytes,
     if has_systemd:
         found[UNIT] = (request["unit"].encode(), 0o644)
     return found
+
+
+def compiled(bundle: bytes) -> bytes:
+    """The archive, with what this machine's Python makes of each module beside it: it starts in half the time.
+
+    A newer Python passes that over, and takes the source. Unchecked: nothing changes within the archive.
+    """
+    unchecked = (1).to_bytes(4, "little")  # PEP 552
+    buffer = io.BytesIO(bundle)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for name in archive.namelist():
+            source = archive.read(name)
+            code = compile(source, f"{BUNDLE}/{name}", "exec", dont_inherit=True)
+            head = importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source)
+            archive.writestr(f"{name}c", head + marshal.dumps(code))
+    return buffer.getvalue()
 
 
 def write_all(contents: dict[Path, tuple[bytes, int]]) -> None:
