@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from warren.errors import DocumentRefused, MachineError
@@ -172,9 +173,15 @@ def _explained(folder: Path, what: str) -> Iterator[None]:
         raise MachineError(f"{what}: {os.strerror(error.errno or 0)}", where=str(folder), mend=mend) from error
 
 
+@lru_cache(maxsize=4)
+def _decoded(content: bytes) -> Document:
+    """The same bytes are the same document; the agent reads them anew at every look."""
+    return decode(content)
+
+
 def _decode(content: bytes, instance: InstanceName, where: str) -> Document:
     try:
-        document = decode(content)
+        document = _decoded(content)
     except DocumentRefused as refused:
         raise DocumentRefused(refused.what, where=refused.where or where, mend=refused.mend) from None
     if document.instance != instance:

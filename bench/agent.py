@@ -1,0 +1,113 @@
+"""The agent at rest: CPU, memory and wake-ups, for a small and a large document, beside a bare interpreter.
+
+Each is watched for WINDOW_S seconds, in a namespace, with real WireGuard; nobody answers there. Children (`nft`, …)
+count as the agent's. Published for daemons of this kind: 0.1 to 0.5 s of CPU a minute, 12 to 66 MB.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from meshes import inventory, mesh
+from namespaces import Namespace, wait_until
+from operators import machine_in
+from strategies import public_key
+from warren.agent import machine as this_machine
+from warren.agent import status_socket
+from warren.fleet import bootstrap
+from warren.fleet.bundle import bundle
+from warren.host import keys
+from warren.host.machine import Host
+from warren.names import InstanceName, MachineName
+from warren.network.document import encode
+from warren.network.resolve import resolve
+from warren.network.stored import Stored
+
+WINDOW_S = 95.0  # three turns of the slow clock
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_VPN, _ME = InstanceName("vpn"), MachineName("server1")
+_ARCHIVE = Path("/run/warren.pyz")
+_PAUSE = [sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One process at rest."""
+
+    process: str
+    cpu_s_per_minute: float
+    cpu_s_per_hour: float
+    rss_mb: float
+    own_mb: float  # USS: what its end would give back
+    wakeups_per_minute: float
+
+
+def run() -> list[Row]:
+    rows = [_measured("bare interpreter", lambda: subprocess.Popen(_PAUSE))]
+    for number in (5, 1000):
+        with Namespace() as namespace:
+            machine_in(namespace)
+            rows.append(namespace.run(_agent, number, timeout_s=WINDOW_S + 120))
+    return rows
+
+
+def _agent(number: int) -> Row:
+    """Of a controller of a mesh of so many machines, as it is installed: from the archive, compiled there."""
+    host = Host()
+    peers = " ".join(f"laptop{each}" for each in range(1, number))
+    named = inventory(mesh("server1", peers))
+    texts = {name: public_key(name).text for name in named.instances[_VPN].members}
+    texts[_ME] = keys.ensure_key(_VPN, host.state).text
+    document = resolve(named, {_VPN: Stored(public_keys=texts)}, 1)[_VPN]
+    verdict = this_machine.follow(host, _ME, {_VPN: encode(document)})[_VPN]
+    assert verdict.error is None, verdict.error
+    _ARCHIVE.write_bytes(bootstrap.compiled(bundle()))
+    agent = [sys.executable, "-I", str(_ARCHIVE), "agent", "--machine", _ME]
+    return _measured(f"agent, {number:,} machines", lambda: _started(agent))
+
+
+def _started(command: list[str]) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    wait_until(lambda: (found := status_socket.ask()) and found["instances"], 60, "the agent's first look")
+    return process
+
+
+def _measured(name: str, start: Callable[[], subprocess.Popen[bytes]]) -> Row:
+    process = start()
+    try:
+        time.sleep(2)
+        before, woken, began = _cpu_s(process.pid), _wakeups(process.pid), time.monotonic()
+        time.sleep(WINDOW_S)
+        minutes = (time.monotonic() - began) / 60
+        cpu_s = (_cpu_s(process.pid) - before) / minutes
+        wakeups = (_wakeups(process.pid) - woken) / minutes
+        memory = _memory_kb(process.pid)
+        own = memory["Private_Clean"] + memory["Private_Dirty"]
+        return Row(name, cpu_s, cpu_s * 60, memory["Rss"] / 1024, own / 1024, wakeups)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _cpu_s(pid: int) -> float:
+    """Its own and that of its children that ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / _TICKS_PER_S
+
+
+def _wakeups(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
+def _memory_kb(pid: int) -> dict[str, int]:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {line.split(":")[0]: int(line.split()[1]) for line in lines}
