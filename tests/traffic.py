@@ -1,10 +1,11 @@
 """A ping train and an open TCP stream from this machine to each of the others, for as long as it is let run.
 
-    python3 traffic.py RESULT OWN,OWN… NAME=ADDRESS…      until SIGTERM; then RESULT holds, by name:
+    python3 traffic.py RESULT OWN,OWN… NAME=ADDRESS…      until SIGTERM; then RESULT holds, by name
     {"udp": {"sent", "lost", "longest_silence_s"}, "tcp": {"echoed", "longest_silence_s", "error": text or null}}
 
 Every machine of a measurement runs it, for each answers the others: UDP by datagram, TCP as one stream that is never
-opened a second time. Standard library only, for it runs on machines that have nothing else.
+opened a second time. It goes on answering until it is killed, for others measure a little longer. Standard library
+only, for it runs on machines that have nothing else.
 """
 
 from __future__ import annotations
@@ -93,9 +94,9 @@ async def connected(address: str) -> Stream:
 async def stream(opened: Stream, stop: asyncio.Event) -> dict[str, object]:
     silence, error = Silence(), None
     reader, writer = opened
+    listening = asyncio.create_task(hear(reader, silence))
+    number = 0
     try:
-        listening = asyncio.create_task(hear(reader, silence))
-        number = 0
         while not stop.is_set() and not listening.done():
             writer.write(b"%d\n" % number)
             number += 1
@@ -104,9 +105,7 @@ async def stream(opened: Stream, stop: asyncio.Event) -> dict[str, object]:
         await asyncio.sleep(LAST_ANSWERS_S)
         if listening.done():
             await listening
-        listening.cancel()
         silence.until(ended_s)
-        writer.close()
     except (OSError, ValueError) as failure:
         error = repr(failure)
     return {"echoed": silence.count, "longest_silence_s": silence.longest_s, "error": error}
@@ -145,10 +144,9 @@ async def main(result: Path, own: list[str], targets: dict[str, str]) -> None:
     pings = asyncio.gather(*(ping(targets[name], stop) for name in names))
     streams = asyncio.gather(*(stream(each, stop) for each in opened))
     found = {name: {"udp": udp, "tcp": tcp} for name, udp, tcp in zip(names, await pings, await streams, strict=True)}
-    await asyncio.sleep(LAST_ANSWERS_S)  # others may still ask
-    server.close()
     result.with_suffix(".part").write_text(json.dumps(found))
     result.with_suffix(".part").rename(result)
+    await server.serve_forever()
 
 
 if __name__ == "__main__":

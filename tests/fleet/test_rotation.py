@@ -97,6 +97,8 @@ def under_traffic(fleet: Fleet) -> Iterator[Measured]:
         fleet.sh(name, "kill $(cat /run/traffic.pid)")
     for name in MACHINES:
         await_file(fleet, name, _RESULT)
+    for name in MACHINES:
+        fleet.sh(name, "kill -9 $(cat /run/traffic.pid)")
         for other, each in json.loads(fleet.sh(name, f"cat {_RESULT}")).items():
             measured.pairs[name, other] = each
 
@@ -226,3 +228,61 @@ def test_what_is_staged_twice_is_one_key(five: Fleet) -> None:
     assert public_key(five, "laptop1", "nextkey") == staged
     five.warren("machines", "update")
     assert_rotated(five, "laptop1", before, staged)
+
+
+# In place of ssh: counts calls, and after one of them kills whoever called, before he hears how it went.
+_KILLER = """\
+#!/bin/sh
+caller=$PPID
+n=$(($(cat /run/calls) + 1)); echo $n > /run/calls
+[ "$n" = "$(cat /run/killed-before)" ] && kill -9 $caller
+ssh "$@" > /run/answer.$n; code=$?
+[ "$n" = "$(cat /run/killed-after)" ] && kill -9 $caller
+cat /run/answer.$n; exit $code
+"""
+_ONE_BY_ONE = ("machines", "update", "--parallel", "1")
+
+
+def killed_update(fleet: Fleet, *, before: int = 0, after: int = 0) -> None:
+    """An update whose operator dies at this call of ssh, if there are so many."""
+    script = (
+        f"echo 0 > /run/calls; echo {before} > /run/killed-before; echo {after} > /run/killed-after;"
+        f"WARREN_SSH=/run/killer {sys.executable} -m warren {' '.join(_ONE_BY_ONE)}"
+    )
+    fleet.on(OPERATOR, "sh", "-c", script, code=None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_operator_is_killed_at_every_step_and_any_run_goes_on(five: Fleet, when: str) -> None:
+    """Ten calls of ssh: two for each controller to learn the key, two for its machine, and again two for each."""
+    five.write("/run/killer", _KILLER, mode=0o755)
+    pairs = [("laptop1", "laptop2"), ("laptop2", "laptop1"), ("laptop1", "server1"), ("server2", "laptop1")]
+    calls = 0
+    for number in range(1, 100):
+        before = public_key(five, "laptop1")
+        stage(five, "laptop1")
+        staged = public_key(five, "laptop1", "nextkey")
+        killed_update(five, **{when: number})
+        calls = int(five.sh(OPERATOR, "cat /run/calls"))
+        assert five.failing(pairs) == []
+        five.warren("machines", "update")
+        assert_rotated(five, "laptop1", before, staged)
+        assert five.failing(pairs) == []
+        if calls < number:
+            break
+    assert calls == 10
+
+
+def test_old_keys_are_named_and_rotated_by_routine(five: Fleet) -> None:
+    before = {name: public_key(five, name) for name in MACHINES}
+    said = five.warren("vars", "rotate", "--older-than", "1d")
+    assert said.err == "no key is that old\n"
+    assert five.warren("vars", "rotate", code=2).err.startswith("older than what?")
+    five.warren("vars", "rotate", "--all", "laptop2", "laptop3")
+    staged = {name: public_key(five, name, "nextkey") for name in MACHINES}
+    assert [name for name, key in staged.items() if key] == ["laptop2", "laptop3"]
+    five.warren("machines", "update")
+    for name in ("laptop2", "laptop3"):
+        assert_rotated(five, name, before[name], staged[name])
+    assert public_key(five, "laptop1") == before["laptop1"]

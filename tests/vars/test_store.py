@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from namespaces import in_namespace, sh
 from warren.errors import VarsError
 from warren.names import MachineName
-from warren.network.stored import KEY_FILES
+from warren.network.stored import KEY_FILES, REVOKED_FILE
 from warren.vars.generators import Variable
 from warren.vars.store import STAGING, Reading, Store
 
@@ -133,7 +133,7 @@ def test_only_the_last_line_end_is_not_part_of_a_value(tmp_path: Path) -> None:
 
 def test_everything_unreadable_is_named_at_once_and_nothing_is_overwritten(tmp_path: Path) -> None:
     machines = "vars/per-machine"
-    key, next_key, former_key = (f"wireguard-keys-vpn/{file}/value" for file in KEY_FILES)
+    key, *others = (f"wireguard-keys-vpn/{file}/value" for file in (*KEY_FILES, REVOKED_FILE))
     put(tmp_path, f"{machines}/a/{key}", b"\xff\xfe")
     (tmp_path / f"{machines}/b/{key}").mkdir(parents=True)
     put(tmp_path, f"{machines}/c/wireguard-keys-vpn/publickey", "a file where a folder belongs")
@@ -149,7 +149,7 @@ def test_everything_unreadable_is_named_at_once_and_nothing_is_overwritten(tmp_p
         f"{machines}/a/{key}: is not text (UTF-8)",
         f"{machines}/b/{key}: cannot be read: a folder, not a file",
         f"{machines}/c/{key}: cannot be read: not a directory",
-        *(f"{machines}/d/{file}: cannot be read: not a directory" for file in (key, next_key, former_key)),
+        *(f"{machines}/d/{file}: cannot be read: not a directory" for file in (key, *others)),
         f"{machines}/e/{key}: cannot be read: a symbolic link to nothing",
         f"{machines}/f/{key}: cannot be read: not a file",
         f"{machines}/g/{key}: cannot be read: 100,000 bytes long, no value is longer than 65,536",

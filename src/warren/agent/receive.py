@@ -24,7 +24,7 @@ from warren.host.process import Process
 from warren.host.trial import Trial, Tried
 from warren.names import InstanceName, MachineName, is_host_name
 from warren.network.document import ControllerEntry, Document, decode
-from warren.plan import succession
+from warren.plan import admission, succession
 from warren.render.commands import log_lines
 from warren.wireguard.device import REJECT_AFTER_TIME_S, REKEY_TIMEOUT_S
 
@@ -154,6 +154,7 @@ def _accepted(
     for name, document in documents.items():
         try:
             succession.check(document, held.get(name), me)
+            admission.check(document, host.revoked(name), f"{name} on {me}")
         except WarrenError as error:
             refused[name] = error
     try:

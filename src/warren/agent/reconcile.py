@@ -14,7 +14,7 @@ from warren.host import rtnetlink, wireguard, wireguard_userspace
 from warren.host.machine import Host
 from warren.names import InstanceName, InterfaceName, MachineName
 from warren.network.document import Document, Entry
-from warren.plan import other_firewalls, preflight, succession
+from warren.plan import admission, other_firewalls, preflight, succession
 from warren.plan.desired import Desired, Observed
 from warren.plan.diff import Resolved, diff, endpoints_to_look_up, others_first, removal
 from warren.plan.plan import plan
@@ -50,6 +50,7 @@ def prepare(
 
     `before`: the document that was followed until now, where this is another one.
     """
+    document = admission.admitted(document, host.revoked(document.instance))
     desired = plan(document, me)
     observed = host.observe(desired.instance, desired.interface, others)
     own_keys = host.public_keys(desired.instance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,12 +76,13 @@ def _checked(inventory_file: str | None) -> tuple[list[Problem], list[str]]:
 
 def _out_of_date(folder: Folder) -> list[str]:
     """A line about the machines that do not follow what the inventory says now; no error, for they can be updated."""
+    from warren.fleet.key_ages import too_old_lines
     from warren.fleet.outdated import behind_line, overdue
     from warren.fleet.rotations import rotations_of
 
     stale = overdue(folder)
     lines = [behind_line(stale)] if stale else []
-    return lines + [rotation.line for rotation in rotations_of(folder)]
+    return [*lines, *(rotation.line for rotation in rotations_of(folder)), *too_old_lines(folder, time.time())]
 
 
 def _error(problem: Problem) -> dict[str, str | int]:

@@ -12,6 +12,7 @@ import click
 
 from warren.cli import EXIT_MACHINE_FAILED
 from warren.cli.inventory import opened_folder
+from warren.cli.revoke import revoke
 from warren.errors import MachineError, UsageError
 from warren.names import MachineName
 from warren.render.columns import columns
@@ -72,6 +73,8 @@ def _rows(folder: Folder) -> list[dict[str, Any]]:
     from warren.fleet.outdated import behind_now
     from warren.fleet.rotations import rotations_of
     from warren.fleet.ssh import target_of
+    from warren.vars.check import is_revoked
+    from warren.vars.generators import key_variable
 
     documents, stale, rotated = folder.documents, behind_now(folder), rotations_of(folder)
     rows = []
@@ -82,6 +85,8 @@ def _rows(folder: Folder) -> list[dict[str, Any]]:
         ]
         if not machine.managed:
             state = "not managed"
+        elif any(is_revoked(folder.texts, key_variable(name, each)) for each in entries):
+            state = "revoked"
         elif any(entry.public_key is None for entry in entries.values()):
             state = "no key yet"
         elif name in stale:
@@ -246,6 +251,9 @@ def _tell(result: Result, seconds: float, dry_run: bool) -> None:
         _say(behind_line(result.out_of_date))
     for rotation in result.rotations:
         _say(rotation.line)
+
+
+machines.add_command(revoke)
 
 
 @machines.command()

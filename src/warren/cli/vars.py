@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from warren.cli import EXIT_MACHINE_FAILED
+from warren.cli.rotate import rotate
 from warren.errors import LabError, MachineError, Problem, UsageError
 from warren.fleet.staging import follows_of, over_ssh
 from warren.inventory.wording import Nearest, quoted
@@ -83,10 +84,11 @@ def generate(
     folder = _folder(given)
     follows = frozenset() if at_once else follows_of(folder)
     selection = Selection(frozenset(services), frozenset(machines), regenerate, follows)
-    return _generate(folder, selection, _reaches(folder, here, lab), commits)
+    return generate_selected(folder, selection, _reaches(folder, here, lab), commits)
 
 
-def _generate(folder: Folder, selection: Selection, reaches: list[Reach], commits: bool) -> int:
+def generate_selected(folder: Folder, selection: Selection, reaches: list[Reach], commits: bool) -> int:
+    """Carry out the run, and say what came of it; the exit code."""
     written: list[Variable] = []
 
     def done(variable: Variable, text: str) -> None:
@@ -110,6 +112,9 @@ def _generate(folder: Folder, selection: Selection, reaches: list[Reach], commit
     if not written and not failures and not found.by_hand:
         click.echo("nothing is missing", err=True)
     return EXIT_MACHINE_FAILED if failures else 0
+
+
+vars_group.add_command(rotate)
 
 
 @vars_group.command("list")

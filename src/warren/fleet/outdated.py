@@ -7,23 +7,26 @@ from typing import TypeAlias
 
 from warren.fleet.plans import Digests, out_of_date, wanted
 from warren.fleet.record import Record
-from warren.inventory.model import Inventory
 from warren.inventory.wording import listed
 from warren.names import InstanceName, MachineName
+from warren.vars.check import is_revoked
+from warren.vars.generators import key_variable
 from warren.workspace.folder import Folder
 
 Behind: TypeAlias = Mapping[MachineName, tuple[InstanceName, ...]]
 """Machines, and the instances whose document of now they did not confirm."""
 
 
-def behind(inventory: Inventory, wants: Digests, acknowledged: Digests) -> Behind:
-    """Of all machines that Warren runs on."""
+def behind(folder: Folder, wants: Digests, acknowledged: Digests) -> Behind:
+    """Of all machines that Warren runs on, and whose key was not revoked."""
+    inventory = folder.inventory
+    wants = {pair: digest for pair, digest in wants.items() if not is_revoked(folder.texts, key_variable(*pair))}
     stale = out_of_date(wants, acknowledged)
     return {machine: instances for machine, instances in stale.items() if inventory.machines[machine].managed}
 
 
 def behind_now(folder: Folder) -> Behind:
-    return behind(folder.inventory, wanted(folder.documents), Record(folder.store).acknowledged())
+    return behind(folder, wanted(folder.documents), Record(folder.store).acknowledged())
 
 
 def overdue(folder: Folder) -> Behind:
@@ -32,7 +35,7 @@ def overdue(folder: Folder) -> Behind:
     if not any(map(record.was_published, folder.inventory.instances)):
         return {}
     published = {name: each for name, each in folder.documents.items() if record.was_published(name)}
-    return behind(folder.inventory, wanted(published), record.acknowledged())
+    return behind(folder, wanted(published), record.acknowledged())
 
 
 def behind_line(stale: Behind) -> str:

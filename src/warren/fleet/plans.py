@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any, TypeAlias
 
 from warren.names import InstanceName, MachineName
-from warren.network.document import Document, Entry, encode, keys_of
+from warren.network.document import Document, Entry, encode, keys_of, keys_text
 from warren.plan.plan import host_lines, plan
 from warren.render.desired import desired_tree
 
@@ -29,6 +29,8 @@ def content_digest(document: Document) -> Digest:
 def plan_digests(document: Document) -> dict[MachineName, Digest]:
     """Each machine's part of the document."""
     hosts = sha256("\n".join(map(str, host_lines(document))).encode()).hexdigest()
+    if document.revoked:  # everybody has to hear of it, those too who never spoke to the machine
+        hosts = sha256(f"{hosts} {keys_text(document.revoked)}".encode()).hexdigest()
     alike = _with_keys_alike(document)
     return {name: _digest(document, alike, name, hosts) for name in (*document.controllers, *document.peers)}
 

@@ -24,10 +24,12 @@ from warren.fleet.update import Errand, Outcome, State, Update, Watcher, errands
 from warren.inventory.model import Inventory
 from warren.inventory.wording import Nearest, quoted
 from warren.names import InstanceName, MachineName
-from warren.network.document import Document, encode
-from warren.network.stored import KEY_FILES
+from warren.network.document import Document, encode, keys_text, parse_keys
+from warren.network.stored import KEY_FILES, REVOKED_FILE
+from warren.vars.check import is_revoked
 from warren.vars.generate import Failure, Selection, carry_out, work
-from warren.vars.generators import SharedVariable, Variable, shortened
+from warren.vars.generators import SharedVariable, Variable, instance_of, key_variable, shortened
+from warren.wireguard.keys import PublicKey
 from warren.workspace.folder import Folder, open_folder
 from warren.workspace.git import commit, message_for
 
@@ -112,9 +114,14 @@ class Run:
         return Result(
             tuple(update.outcomes.values()),
             tuple(sorted((targets.keys() & members) - update.outcomes.keys() - set(without_key))),
-            tuple(name for name in without_key if name not in failed),
-            behind(self.folder.inventory, wants, self.record.acknowledged()),
+            tuple(name for name in without_key if name not in failed and not self._is_revoked(name)),
+            behind(self.folder, wants, self.record.acknowledged()),
             tuple(self.rotations()),
+        )
+
+    def _is_revoked(self, machine: MachineName) -> bool:
+        return any(
+            is_revoked(self.folder.texts, key_variable(machine, name)) for name in self.folder.inventory.instances
         )
 
     def rotations(self) -> list[Rotation]:
@@ -155,6 +162,22 @@ class Run:
         self._written += variables
         self.folder = open_folder(self.folder.inventory_file)
         return bool(variables)
+
+    def revoke(self, machine: MachineName) -> list[InstanceName]:
+        """Put every key of the machine on the list of its instance, and take it out of the vars; the instances."""
+        texts = self.folder.texts
+        by_generator: dict[str, set[PublicKey]] = {}
+        for variable in texts:
+            if variable.machine == machine and variable.file in KEY_FILES:
+                by_generator.setdefault(variable.generator, set()).add(PublicKey.parse(texts[variable]))
+        lists: dict[Variable, str] = {}
+        for generator, revoked in by_generator.items():
+            variable = Variable(machine, generator, REVOKED_FILE)
+            lists[variable] = keys_text(revoked | parse_keys(texts.get(variable, "")))
+        self.folder.store.write(lists)
+        self._written += lists
+        self.forget_keys(machine)
+        return sorted(found for generator in by_generator if (found := instance_of(generator)))
 
     def _sign(
         self, documents: Mapping[InstanceName, Document], todo: Mapping[MachineName, Errand], key: SigningKey,

@@ -65,6 +65,10 @@ class Host:
         """Of the private keys that this machine has for the instance; the second is the one to which it will switch."""
         return tuple(keys.own_keys(instance, self.state))
 
+    def revoked(self, instance: InstanceName) -> frozenset[PublicKey]:
+        """Keys that this machine accepts no more, whatever a document says."""
+        return state.revoked(instance, self.state)
+
     def settle_key(self, instance: InstanceName, in_use: PublicKey) -> None:
         """The machine has this key for good: if it is the one that it switched to, the one before is gone."""
         keys.settle(instance, in_use, self.state)
@@ -157,7 +161,6 @@ def _set_peers(_: Host, step: steps.SetPeers, resolved: Resolved) -> None:
             change.allowed_ips,
             _first_address(change.endpoint, resolved),
             change.keepalive_s,
-            change.gained_ips,
         )
         for change in step.changes
     ]

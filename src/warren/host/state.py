@@ -7,6 +7,7 @@ trial.json, restored.json           see warren.host.trial
 <instance>/network.json.confirmed   during a trial: a hard link to the document before, so that going back is a rename,
 <instance>/network.json.sig.confirmed    which works on a full disk, too
 <instance>/private.key, ….key.next  see warren.host.keys
+<instance>/revoked                  keys that any document that was followed here revoked; it only grows
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from pathlib import Path
 from warren.errors import DocumentRefused, MachineError
 from warren.host import files
 from warren.names import HOST_NAME_RULE, InstanceName, MachineName, is_host_name
-from warren.network.document import Document, decode
+from warren.network.document import Document, decode, keys_text, parse_keys
+from warren.wireguard.keys import PublicKey
 
 ROOT = Path("/var/lib/warren")
 KEY_FILE = "private.key"
 NEXT_KEY_FILE = "private.key.next"
+REVOKED_FILE = "revoked"
 
 _DOCUMENT_FILE = "network.json"
 _SIGNATURE_FILE = "network.json.sig"
@@ -90,6 +93,7 @@ def write_document(
     """
     document = _decode(content, instance, "")
     make_instance_folder(instance, root)
+    _keep_revoked(instance, document, root)  # first: a machine that goes back to another document keeps to it
     folder = instance_folder(instance, root)
     if signature is None:
         with files.edit(folder / _SIGNATURE_FILE) as file:
@@ -98,6 +102,26 @@ def write_document(
     if signature is not None:
         files.replace(folder / _SIGNATURE_FILE, signature)
     return document
+
+
+def revoked(instance: InstanceName, root: Path = ROOT) -> frozenset[PublicKey]:
+    """Every key that a document revoked which was followed here, at any time."""
+    path = instance_folder(instance, root) / REVOKED_FILE
+    try:
+        return parse_keys((files.read(path) or b"").decode("ascii"))
+    except ValueError:  # nobody is let in because of a broken file
+        raise MachineError(
+            "this is not what Warren wrote here",
+            where=str(path),
+            mend=f"rm {path}, and bring this machine its document again: warren machines update",
+        ) from None
+
+
+def _keep_revoked(instance: InstanceName, document: Document, root: Path) -> None:
+    if document.revoked:
+        with files.edit(instance_folder(instance, root) / REVOKED_FILE) as file:
+            known = parse_keys((file.content or b"").decode("ascii"))
+            file.replace(f"{keys_text(known.union(document.revoked))}\n".encode(), mode=0o600)
 
 
 def has_signature(instance: InstanceName, root: Path = ROOT) -> bool:
@@ -157,7 +181,7 @@ def remove_instance(instance: InstanceName, root: Path = ROOT, *, keep_key: bool
             shutil.rmtree(folder)
         else:
             for each in folder.iterdir():
-                if each.name not in (KEY_FILE, NEXT_KEY_FILE):
+                if each.name not in (KEY_FILE, NEXT_KEY_FILE, REVOKED_FILE):
                     each.unlink()
         files.sync_folder(folder if kept else root)
     except OSError as error:

@@ -27,5 +27,6 @@ def check(tree: schema.Tree, notes: tuple[str, ...], report: Report) -> Inventor
         name=tree.get("meta", {}).get("name") or _UNNAMED,
         machines=machines.by_name,
         instances=dict(sorted((mesh.instance.name, mesh.instance) for mesh in meshes)),
+        max_key_age_days=tree.get("meta", {}).get("max_key_age_days"),
         notes=notes,
     )

@@ -75,4 +75,5 @@ class Inventory:
     name: str
     machines: Mapping[MachineName, Machine]
     instances: Mapping[InstanceName, Instance]
+    max_key_age_days: int | None = None  # older keys should be rotated
     notes: tuple[str, ...] = ()

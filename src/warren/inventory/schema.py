@@ -20,12 +20,14 @@ from warren.names import HOST_NAME_PATTERN, HOST_NAME_RULE
 
 PORTS = range(1, 65536)
 MTUS = range(1280, 65536)
+KEY_AGES_DAYS = range(1, 36501)
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 Name: TypeAlias = Annotated[str, Field(pattern=HOST_NAME_PATTERN, description=f"A name: {HOST_NAME_RULE}.")]
 Port: TypeAlias = Annotated[int, Field(ge=PORTS.start, lt=PORTS.stop)]
 Mtu: TypeAlias = Annotated[int, Field(ge=MTUS.start, lt=MTUS.stop)]
+Days: TypeAlias = Annotated[int, Field(ge=KEY_AGES_DAYS.start, lt=KEY_AGES_DAYS.stop)]
 # What ssh is given: nothing that it would take for an option, nothing that a shell would split.
 SshHost: TypeAlias = Annotated[str, Field(pattern=r"^[^-\s]\S*$")]
 
@@ -36,6 +38,9 @@ class Meta(TypedDict, total=False):
 
     name: Annotated[Name | None, Field(description="What the whole is called, for people.")]
     description: Annotated[str | None, Field(description="Free text.")]
+    max_key_age_days: Annotated[
+        Days | None, Field(description="`warren check` names keys that are older, `warren vars rotate` replaces them.")
+    ]
     icon: Any
     domain: Any
     tld: Any

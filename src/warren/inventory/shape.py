@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from warren.inventory.findings import Path
 from warren.inventory.modules import MODULES
 from warren.inventory.report import Broken, Report
-from warren.inventory.schema import MTUS, PORTS, known_keys, shape_errors
+from warren.inventory.schema import KEY_AGES_DAYS, MTUS, PORTS, known_keys, shape_errors
 from warren.inventory.wording import dotted, listed, quoted, shown
 from warren.names import HOST_NAME_RULE
 
@@ -139,7 +139,7 @@ def _needs_truth(path: Path, value: Any) -> tuple[str, str]:
 
 
 def _outside(path: Path, value: Any) -> tuple[str, str]:
-    allowed, mend = (MTUS, _USUAL_MTU) if path[-1] == "mtu" else (PORTS, _USUAL_PORT)
+    allowed, mend = _RANGES.get(str(path[-1]), (PORTS, _USUAL_PORT))
     if path[-2] == "deploy":
         mend = "remove it, and ssh uses its own default"
     return f"{path[-1]} {shown(value)} is outside {allowed.start}–{allowed.stop - 1}", mend
@@ -147,6 +147,8 @@ def _outside(path: Path, value: Any) -> tuple[str, str]:
 
 _USUAL_PORT = "choose a free UDP port of the machine; WireGuard's usual one is 51820"
 _USUAL_MTU = "remove it, and the MTU is derived from the path to the endpoints; IPv6 needs 1280"
+_USUAL_AGE = "choose after how many days a key should be replaced; 90 is usual"
+_RANGES = {"mtu": (MTUS, _USUAL_MTU), "max_key_age_days": (KEY_AGES_DAYS, _USUAL_AGE)}
 
 
 def _bad_text(path: Path, value: Any) -> tuple[str, str]:

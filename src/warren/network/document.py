@@ -7,7 +7,7 @@ a signature can be checked over them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from itertools import pairwise
@@ -72,7 +72,10 @@ Entry: TypeAlias = ControllerEntry | PeerEntry
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One mesh. Both mappings are sorted by name; no machine is in both. `serial` grows with each published one."""
+    """One mesh. Both mappings are sorted by name; no machine is in both. `serial` grows with each published one.
+
+    `revoked`: keys that nobody accepts ever again, sorted.
+    """
 
     instance: InstanceName
     base: IPv6Network
@@ -80,6 +83,7 @@ class Document:
     controllers: Mapping[MachineName, ControllerEntry]
     peers: Mapping[MachineName, PeerEntry]
     serial: int = 0
+    revoked: tuple[PublicKey, ...] = ()
 
     def entry(self, name: MachineName) -> Entry | None:
         return self.controllers.get(name) or self.peers.get(name)
@@ -118,7 +122,7 @@ def encode(document: Document) -> bytes:
     for name, fields in machines.items():
         if fields["interface"] == document.instance:
             del machines[name]["interface"]
-    tree = {
+    tree: dict[str, object] = {
         "version": VERSION,
         "instance": document.instance,
         "serial": document.serial,
@@ -126,6 +130,8 @@ def encode(document: Document) -> bytes:
         "domain": document.domain,
         "machines": machines,
     }
+    if document.revoked:
+        tree["revoked"] = [key.text for key in document.revoked]
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
 
 
@@ -158,6 +164,7 @@ def decode(data: bytes) -> Document:
     base = top.take("base", str, lambda text: _network(text, addresses.BASE_BITS))
     domain = top.take("domain", str, _domain)
     machines = top.take("machines", dict)
+    revoked = top.take("revoked", list, _keys, default=())
     top.finish()
     controllers: dict[MachineName, ControllerEntry] = {}
     peers: dict[MachineName, PeerEntry] = {}
@@ -168,7 +175,7 @@ def decode(data: bytes) -> Document:
             controllers[name] = entry
         else:
             peers[name] = entry
-    document = Document(instance, base, domain, controllers, peers, serial)
+    document = Document(instance, base, domain, controllers, peers, serial, revoked)
     _check_whole(document)
     return document
 
@@ -238,6 +245,8 @@ def _check_whole(document: Document) -> None:
     everybody: list[Entry] = [*document.controllers.values(), *document.peers.values()]
     _check_distinct("public key", ((entry.name, key) for entry in everybody for key in keys_of(entry)))
     for entry in everybody:
+        if revoked := frozenset(document.revoked).intersection(keys_of(entry)):
+            raise DocumentRefused(f"machine {entry.name!r} has the key {min(revoked)}, which is revoked")
         if entry.second_key is not None and entry.second_key == entry.public_key:
             raise DocumentRefused(f"machine {entry.name!r}: its second key is its first")
     _check_distinct("name but for case", ((entry.name, entry.name.lower()) for entry in everybody))
@@ -251,6 +260,16 @@ def _check_routes(document: Document) -> None:
     for (network, name), (inner, other) in pairwise(everything):
         if network.overlaps(inner):
             raise DocumentRefused(f"machines {name!r} and {other!r} have routes that overlap: {network}, {inner}")
+
+
+def keys_text(keys: Iterable[PublicKey]) -> str:
+    """One a line, as vars and machines keep them."""
+    return "\n".join(key.text for key in sorted(keys))
+
+
+def parse_keys(text: str) -> frozenset[PublicKey]:
+    """What `keys_text` wrote; ValueError where a line is no key."""
+    return frozenset(map(PublicKey.parse, text.split()))
 
 
 def _check_distinct(what: str, pairs: Any) -> None:
@@ -345,6 +364,13 @@ def _within(value: int, allowed: range) -> int:
     if value not in allowed:
         raise ValueError(f"{value} is outside {allowed.start}–{allowed.stop - 1}")
     return value
+
+
+def _keys(texts: list[Any]) -> tuple[PublicKey, ...]:
+    keys = tuple(PublicKey.parse(text) for text in texts if isinstance(text, str))
+    if len(keys) != len(texts) or list(keys) != sorted(set(keys)):
+        raise ValueError("keys are texts, sorted, each once")
+    return keys
 
 
 def _network(text: str, bits: int) -> IPv6Network:

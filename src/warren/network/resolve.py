@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
@@ -10,12 +11,13 @@ from warren.errors import InventoryError, Problem
 from warren.inventory.model import Instance, Inventory
 from warren.names import InstanceName, MachineName
 from warren.network.allocate import Allocation, allocate
-from warren.network.document import ControllerEntry, Document, PeerEntry
+from warren.network.document import ControllerEntry, Document, PeerEntry, parse_keys
 from warren.network.stored import (
     FORMER_KEY_FILE,
     NEXT_KEY_FILE,
     NOTHING_STORED,
     PUBLIC_KEY_FILE,
+    REVOKED_FILE,
     Stored,
     keys_generator,
     value_path,
@@ -43,15 +45,16 @@ def resolve(
         allocations = allocate(inventory, stored)
     except InventoryError as error:
         problems.extend(error.problems)
+    revoked = {name: _revoked(name, stored.get(name, NOTHING_STORED), problems) for name in inventory.instances}
     keys = {
-        name: _keys(instance, stored.get(name, NOTHING_STORED), problems)
+        name: _keys(instance, stored.get(name, NOTHING_STORED), revoked[name], problems)
         for name, instance in inventory.instances.items()
     }
     problems += _routes_into_a_mesh(inventory, allocations)
     if problems:
         raise InventoryError(tuple(problems))
     return {
-        name: _document(instance, allocations[name], keys[name], serial)
+        name: replace(_document(instance, allocations[name], keys[name], serial), revoked=tuple(sorted(revoked[name])))
         for name, instance in inventory.instances.items()
     }
 
@@ -107,7 +110,21 @@ def _routes_into_a_mesh(inventory: Inventory, allocations: Mapping[InstanceName,
                     )
 
 
-def _keys(instance: Instance, stored: Stored, problems: list[Problem]) -> dict[MachineName, _Keys]:
+def _revoked(instance: InstanceName, stored: Stored, problems: list[Problem]) -> frozenset[PublicKey]:
+    """Of all machines, those that left the inventory among them."""
+    found: set[PublicKey] = set()
+    for machine, text in stored.revoked.items():
+        try:
+            found |= parse_keys(text)
+        except ValueError as error:
+            path = value_path(machine, keys_generator(instance), REVOKED_FILE)
+            problems.append(Problem(path, 0, 0, f"{error}: a list of keys is needed", f"git log -- {path}"))
+    return frozenset(found)
+
+
+def _keys(
+    instance: Instance, stored: Stored, revoked: frozenset[PublicKey], problems: list[Problem]
+) -> dict[MachineName, _Keys]:
     owners: dict[PublicKey, MachineName] = {}
     generator = keys_generator(instance.name)
 
@@ -121,6 +138,8 @@ def _keys(instance: Instance, stored: Stored, problems: list[Problem]) -> dict[M
         except ValueError as error:
             problems.append(Problem(path, 0, 0, f"{error}: a WireGuard key is needed", regenerate))
             return None
+        if key in revoked:
+            problems.append(Problem(path, 0, 0, f"the key {key} is revoked for good", regenerate))
         owner = owners.setdefault(key, name)
         if owner != name:
             problems.append(Problem(path, 0, 0, f'machine "{owner}" has the same public key', regenerate))

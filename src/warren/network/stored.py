@@ -12,6 +12,7 @@ SUFFIX_FILE = "suffix"
 PUBLIC_KEY_FILE = "publickey"
 NEXT_KEY_FILE = "nextkey"  # staged by its machine, which does not use it yet
 FORMER_KEY_FILE = "formerkey"  # still accepted, until its machine was seen with the one in `publickey`
+REVOKED_FILE = "revoked"  # keys of the machine that nobody may accept ever again, one a line
 KEY_FILES = (PUBLIC_KEY_FILE, NEXT_KEY_FILE, FORMER_KEY_FILE)
 
 
@@ -37,6 +38,7 @@ class Stored:
     public_keys: Mapping[MachineName, str] = field(default_factory=dict)
     next_keys: Mapping[MachineName, str] = field(default_factory=dict)
     former_keys: Mapping[MachineName, str] = field(default_factory=dict)
+    revoked: Mapping[MachineName, str] = field(default_factory=dict)
 
 
 NOTHING_STORED = Stored()

@@ -11,7 +11,7 @@ from warren.inventory.wording import Nearest, quoted
 from warren.names import InstanceName
 from warren.network.addresses import parse_suffix, upper_half
 from warren.network.resolve import resolve
-from warren.network.stored import PREFIX_FILE, PUBLIC_KEY_FILE, SUFFIX_FILE, Stored
+from warren.network.stored import PREFIX_FILE, PUBLIC_KEY_FILE, REVOKED_FILE, SUFFIX_FILE, Stored
 from warren.vars.generators import (
     Generator,
     Kind,
@@ -44,10 +44,17 @@ def examine(inventory: Inventory, reading: Reading) -> Findings:
             variable
             for generator in generators(inventory).values()
             for variable in generator.variables
-            if variable not in reading.texts and variable.path not in unreadable
+            if variable not in reading.texts
+            and variable.path not in unreadable
+            and not is_revoked(reading.texts, variable)
         ),
         leftovers(inventory, reading.texts),
     )
+
+
+def is_revoked(texts: Mapping[Variable, str], key: Variable) -> bool:
+    """Whether a key is missing on purpose: one that the machine had was revoked, and a new one is to be asked for."""
+    return key.file == PUBLIC_KEY_FILE and key not in texts and key._replace(file=REVOKED_FILE) in texts
 
 
 def missing_by_hand(inventory: Inventory, reading: Reading) -> tuple[Problem, ...]:

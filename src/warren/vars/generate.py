@@ -12,7 +12,8 @@ from warren.inventory.wording import Nearest, quoted
 from warren.names import InstanceName, MachineName
 from warren.network.addresses import prefix_text, suffix_text
 from warren.network.allocate import allocate
-from warren.network.stored import FORMER_KEY_FILE, NEXT_KEY_FILE
+from warren.network.stored import FORMER_KEY_FILE, NEXT_KEY_FILE, REVOKED_FILE
+from warren.vars.check import is_revoked
 from warren.vars.generators import (
     Generator,
     Kind,
@@ -91,7 +92,8 @@ def work(inventory: Inventory, texts: Mapping[Variable, str], selection: Selecti
     keys = [
         _key_request(texts, generator, variable, selection)
         for generator, variable in chosen
-        if generator.kind is Kind.KEYS and (selection.regenerate or variable not in texts)
+        if generator.kind is Kind.KEYS
+        and (selection.regenerate or (variable not in texts and not is_revoked(texts, variable)))
     ]
     return Work(
         values,
@@ -203,6 +205,9 @@ def carry_out(
         except MachineError as error:
             failures.append(Failure(variable, str(error)))
             continue
+        if text in todo.stored.get(variable._replace(file=REVOKED_FILE), "").split():
+            failures.append(Failure(variable, f"the key that it has is revoked for good; {_anew(variable)}"))
+            continue
         owner = owners.setdefault((variable.generator, text), variable.machine)
         if owner != variable.machine:
             failures.append(Failure(variable, _cloned(variable, owner)))
@@ -229,7 +234,8 @@ def _made_key(request: KeyRequest, reaches: Sequence[Reach]) -> PublicKey:
 
 
 def _cloned(variable: Variable, owner: MachineName) -> str:
-    return (
-        f'it has the key of machine "{owner}" (a copied disk?); one key is for one machine: '
-        f"warren vars generate --service {variable.generator} --regenerate --machine {variable.machine}"
-    )
+    return f'it has the key of machine "{owner}" (a copied disk?); one key is for one machine: {_anew(variable)}'
+
+
+def _anew(variable: Variable) -> str:
+    return f"warren vars generate --service {variable.generator} --regenerate --machine {variable.machine}"

@@ -11,12 +11,14 @@ from typing import NamedTuple
 from warren.inventory.model import Instance, Inventory
 from warren.names import InstanceName, MachineName, is_host_name
 from warren.network.addresses import parse_prefix, parse_suffix, prefix_text, suffix_text
+from warren.network.document import keys_text, parse_keys
 from warren.network.stored import (
     FORMER_KEY_FILE,
     KEY_FILES,
     NEXT_KEY_FILE,
     PREFIX_FILE,
     PUBLIC_KEY_FILE,
+    REVOKED_FILE,
     SUFFIX_FILE,
     Stored,
     keys_generator,
@@ -40,6 +42,11 @@ class Variable(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.machine} {self.generator}/{self.file}"
+
+
+def key_variable(machine: MachineName, instance: InstanceName) -> Variable:
+    """Where the machine's public key is."""
+    return Variable(machine, keys_generator(instance), PUBLIC_KEY_FILE)
 
 
 class SharedVariable(NamedTuple):
@@ -114,7 +121,7 @@ def possible_files(generator: str) -> tuple[str, ...]:
     """The public files that a generator of this name can make, whatever the machine's role."""
     if instance_of(generator) is None:
         return ()
-    return KEY_FILES if generator.startswith(_KEYS_START) else (PREFIX_FILE, SUFFIX_FILE)
+    return (*KEY_FILES, REVOKED_FILE) if generator.startswith(_KEYS_START) else (PREFIX_FILE, SUFFIX_FILE)
 
 
 def canonical(file: str, text: str) -> str:
@@ -123,6 +130,8 @@ def canonical(file: str, text: str) -> str:
         return prefix_text(parse_prefix(text))
     if file == SUFFIX_FILE:
         return suffix_text(parse_suffix(text))
+    if file == REVOKED_FILE:
+        return keys_text(parse_keys(text))
     return PublicKey.parse(text).text
 
 
@@ -137,7 +146,7 @@ def same_value(variable: Variable, stored: str | None, text: str) -> bool:
 def file_bytes(file: str, text: str) -> bytes:
     """What the file holds for a value: keys end their line, as `wg pubkey` writes them; addresses do not, for Nix
     expressions of clan repositories glue `::1` to them."""
-    return f"{text}\n".encode() if file in KEY_FILES else text.encode()
+    return f"{text}\n".encode() if file in (*KEY_FILES, REVOKED_FILE) else text.encode()
 
 
 def by_hand(variable: Variable) -> str:
@@ -167,6 +176,7 @@ def stored_by_instance(texts: Mapping[Variable, str]) -> dict[InstanceName, Stor
             by_file.get(PUBLIC_KEY_FILE, {}),
             by_file.get(NEXT_KEY_FILE, {}),
             by_file.get(FORMER_KEY_FILE, {}),
+            by_file.get(REVOKED_FILE, {}),
         )
         for instance, by_file in files.items()
     }
@@ -181,4 +191,5 @@ def leftovers(inventory: Inventory, stored: Iterable[Variable]) -> tuple[Variabl
         for variable in generator.variables
         for file in (KEY_FILES if generator.kind is Kind.KEYS else (variable.file,))
     }
-    return tuple(sorted(variable for variable in stored if variable not in made))
+    # What is revoked stays so, whoever leaves.
+    return tuple(sorted(variable for variable in stored if variable not in made and variable.file != REVOKED_FILE))

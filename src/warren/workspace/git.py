@@ -53,6 +53,30 @@ def commit(folder: Path, paths: Iterable[str], message: str) -> Commit:
 _BY_HAND = "the values are stored; to commit them by hand: git add vars && git commit"
 
 
+def last_changes(folder: Path, below: str) -> dict[str, int]:
+    """When git last saw each file below a folder change, by its path relative to `folder`: seconds since 1970.
+
+    Empty where there is no repository, or git cannot tell.
+    """
+    git = _Git(folder)
+    try:
+        if not git.folder_of_repository():
+            return {}
+        # Newest first; each file counts once. A merge does not change what both sides had.
+        told = git.run("log", "--format=%x00%ct", "--name-only", "--relative", "-z", "--", below)
+    except _Refused:
+        return {}
+    found: dict[str, int] = {}
+    changed_unix_s = 0
+    for word in told.split("\0"):
+        name = word.strip("\n")
+        if name.isdigit():
+            changed_unix_s = int(name)
+        elif name:
+            found.setdefault(name, changed_unix_s)
+    return found
+
+
 class _Refused(Exception):
     """Git said no; its own words."""
 
