@@ -9,6 +9,7 @@ WarrenError                     what is wrong, where, how to mend it; `exit_code
     ├── KernelError        4    the kernel or a program of the system said no
     ├── NotConverged       4    all was performed, and the machine still differs
     ├── LabError           4    the lab cannot be made or reached
+    ├── SignalRefused      4    a datagram that is no signal of another agent's; it is counted, and forgotten
     └── Unreachable        4    ssh did not come to a machine (warren.fleet.ssh)
 
 Exceptions carry fields; their text is made here. Only `cli` exits.
@@ -101,6 +102,10 @@ class KernelError(MachineError):
 
 class NotConverged(MachineError):
     """All steps were performed, and the machine still differs from what it should be."""
+
+
+class SignalRefused(MachineError):
+    """A datagram that is no signal of another agent's."""
 
 
 class LabError(MachineError):

@@ -175,6 +175,26 @@ def test_a_machine_that_joins_and_leaves(ten: Fleet) -> None:
     assert "nothing is stored of a machine" in ten.warren("machines", "remove", "newcomer2", code=2).err
 
 
+def test_the_status_of_all_machines_at_once(ten: Fleet) -> None:
+    """On a terminal's width each machine has a line; who is behind, dead or in trouble is named."""
+    assert ten.failing(all_pairs(("laptop1", "laptop2"))) == []
+    said = ten.warren("status")
+    assert re.search(r"^laptop1 +vpn +up to date +2 of 2 +\d+ (s|min) ago( +[\d.]+ \w+){2}$", said.out, re.MULTILINE)
+    assert len(said.out.splitlines()) == 1 + len(MACHINES)
+    with_settings(ten, "roles.peer.machines.laptop3.settings.mtu = 1300\n")
+    ten.kill("laptop5")
+    said = ten.warren("status", "--json", code=4)
+    machines = json.loads(said.out)["machines"]
+    assert machines["laptop3"]["out_of_date"] == ["vpn"]
+    assert "laptop5" in machines["laptop5"]["problem"]
+    assert machines["laptop1"]["instances"]["vpn"]["machines"]["server1"]["has_session"] is True
+    said = ten.warren("status", "laptop3", "laptop5", code=4)
+    assert re.search(r"^laptop3 +vpn +out of date ", said.out, re.MULTILINE)
+    assert re.search(r"^laptop5 +- +not reached$", said.out, re.MULTILINE)
+    assert "laptop5: laptop5: " in said.out
+    ten.revive("laptop5")
+
+
 def test_a_dead_machine_delays_nobody_and_the_next_run_continues(ten: Fleet) -> None:
     ten.kill("laptop5")
     with_settings(ten, 'roles.controller.settings.domain = "burrow"\nroles.peer.settings.domain = "burrow"\n')

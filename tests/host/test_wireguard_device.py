@@ -153,15 +153,17 @@ def test_a_change_of_a_peer_that_is_gone_does_not_bring_it_back(new_device: NewD
 
 
 def test_allowed_ips_move_from_one_peer_to_another(new_device: NewDevice) -> None:
-    """As takeover does it: one operation, and no moment at which nobody has them."""
+    """As takeover does it: who gains them is told of them alone, and who had them loses them by that."""
 
     def check() -> None:
         device = new_device(VPN)
-        own, shared = networks("fd28:1::1/128"), networks("fd28:1::/56")
-        device.set_peers([PeerChange(A, True, own | shared), PeerChange(B, True, networks("fd28:2::/56"))])
-        device.set_peers([PeerChange(A, allowed_ips=own), PeerChange(B, allowed_ips=networks("fd28:2::/56") | shared)])
+        own, shared, others = networks("fd28:1::1/128"), networks("fd28:1::/56"), networks("fd28:2::/56")
+        device.set_peers([PeerChange(A, True, own | shared), PeerChange(B, True, others)])
+        device.set_peers([PeerChange(B, allowed_ips=others | shared, gained_ips=shared)])
         peers = device.read().peers
-        assert (peers[A].allowed_ips, peers[B].allowed_ips) == (own, networks("fd28:2::/56") | shared)
+        assert (peers[A].allowed_ips, peers[B].allowed_ips) == (own, others | shared)
+        device.set_peers([PeerChange(A, allowed_ips=own), PeerChange(B, allowed_ips=others | shared)])
+        assert device.read().peers == peers
 
     in_namespace(check)
 

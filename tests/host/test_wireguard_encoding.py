@@ -43,6 +43,7 @@ changes = st.builds(
     st.none() | st.frozensets(allowed_ips, max_size=4),
     st.none() | endpoints,
     st.none() | st.integers(0, 65535),
+    st.none() | st.frozensets(allowed_ips, max_size=4),
 )
 
 
@@ -157,7 +158,11 @@ def _peers(messages: Any) -> list[bytes]:
 
 
 def _pyroute2_change(change: PeerChange) -> list[Any]:
-    flags = (0 if change.is_new else UPDATE_ONLY) | (0 if change.allowed_ips is None else REPLACE_ALLOWED_IPS)
+    flags = 0 if change.is_new else UPDATE_ONLY
+    if change.gained_ips is not None:
+        change = replace(change, allowed_ips=change.gained_ips)
+    elif change.allowed_ips is not None:
+        flags |= REPLACE_ALLOWED_IPS
     return [["WGPEER_A_PUBLIC_KEY", change.public_key.text], ["WGPEER_A_FLAGS", flags], *_pyroute2_state(change)]
 
 

@@ -225,6 +225,7 @@ def test_changes_are_said_in_one_operation_removals_first() -> None:
             PeerChange(FIRST, True, networks("fd00::/96"), endpoint, 25),
             PeerChange(SECOND, allowed_ips=frozenset()),
             PeerChange(THIRD, keepalive_s=0),
+            PeerChange(THIRD, allowed_ips=networks("fd00::/96", "fd01::/96"), gained_ips=networks("fd01::/96")),
         ]
         UserspaceDevice(VPN).set_peers(changes, [FIRST])
         return heard
@@ -244,6 +245,9 @@ replace_allowed_ips=true
 public_key={THIRD.hex()}
 update_only=true
 persistent_keepalive_interval=0
+public_key={THIRD.hex()}
+update_only=true
+allowed_ip=fd01::/96
 
 """.encode()
     ]

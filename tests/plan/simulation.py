@@ -117,11 +117,10 @@ def _with_peers(device: ObservedDevice, step: SetPeers, where: dict[str, SocketA
     for change in step.changes:
         assert change.is_new == (change.public_key not in peers)
         peer = peers.get(change.public_key, ObservedPeer(change.public_key, frozenset()))
-        if change.allowed_ips is not None:
-            peers = {
-                key: other._replace(allowed_ips=other.allowed_ips - change.allowed_ips) for key, other in peers.items()
-            }
-            peer = peer._replace(allowed_ips=change.allowed_ips)
+        said = change.allowed_ips if change.gained_ips is None else change.gained_ips
+        if said is not None:
+            peers = {key: other._replace(allowed_ips=other.allowed_ips - said) for key, other in peers.items()}
+            peer = peer._replace(allowed_ips=said if change.gained_ips is None else peer.allowed_ips | said)
         if change.endpoint is not None:
             peer = peer._replace(endpoint=where[str(change.endpoint)])
         if change.keepalive_s is not None:

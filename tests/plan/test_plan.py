@@ -17,6 +17,7 @@ from warren.network.stored import Stored
 from warren.plan.carriers import carrier, succession
 from warren.plan.desired import Desired
 from warren.plan.plan import plan, speaks_first
+from warren.plan.reachability import Reachability
 from warren.wireguard.device import AllowedIP
 
 VPN = InstanceName("vpn")
@@ -74,7 +75,10 @@ def way(
 def test_every_pair_has_a_way_for_every_set_of_healthy_controllers(document: Document, data: st.DataObject) -> None:
     controllers = sorted(document.controllers)
     healthy = frozenset(data.draw(st.sets(st.sampled_from(controllers), min_size=1)))
-    plans = {name: plan(document, name, healthy=healthy) for name in [*document.controllers, *document.peers]}
+    plans = {
+        name: plan(document, name, reachability=Reachability(healthy))
+        for name in [*document.controllers, *document.peers]
+    }
     alive = healthy | frozenset(document.peers)
     for start in sorted(alive):
         for end in sorted(alive - {start}):
@@ -157,10 +161,13 @@ def test_the_table_of_a_peer() -> None:
 
 def test_a_dead_controllers_subnet_is_carried_by_a_survivor_and_its_address_stays_probeable() -> None:
     mesh_document = document("server1 server2", "laptop1")
-    desired = plan(mesh_document, MachineName("laptop1"), healthy=frozenset({MachineName("server2")}))
+    desired = plan(
+        mesh_document, MachineName("laptop1"), reachability=Reachability(frozenset({MachineName("server2")}))
+    )
     held = {desired.peer_names[key]: {str(a) for a in peer.allowed_ips} for key, peer in desired.peers.items()}
     dead = mesh_document.controllers[MachineName("server1")]
-    assert held[MachineName("server1")] == {f"{dead.address}/128"}
+    own = f"{str(dead.subnet).removesuffix('::/56')}:bcd6:8f7f::/96"  # what comes back from the turning address
+    assert held[MachineName("server1")] == {f"{dead.address}/128", own}
     assert str(dead.subnet) in held[MachineName("server2")]
 
 

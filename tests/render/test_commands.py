@@ -65,6 +65,7 @@ LOG: list[tuple[steps.Step, list[str]]] = [
                 steps.PeerChange(KEY, endpoint=Endpoint("2001:db8::1", 51820)),
                 steps.PeerChange(KEY, allowed_ips=frozenset()),
                 steps.PeerChange(KEY, keepalive_s=0),
+                steps.PeerChange(KEY, allowed_ips=frozenset({OWN, SUBNET}), gained_ips=frozenset({SUBNET})),
             ),
             (public_key("gone"),),
         ),
@@ -74,6 +75,7 @@ LOG: list[tuple[steps.Step, list[str]]] = [
             f"{SET} endpoint '[2001:db8::1]:51820'  # server1",
             f"{SET} allowed-ips ''  # server1",
             f"{SET} persistent-keepalive off  # server1",
+            f"{SET} allowed-ips {SUBNET},{OWN}  # server1",
         ],
     ),
     (

@@ -1,4 +1,4 @@
-"""Commands of the machine itself, `apply`, `down`, `agent`, `status`: what the machine's side has for them runs."""
+"""Commands of the machine itself, `apply`, `down`, `agent`: what the machine's side has for them runs."""
 
 from __future__ import annotations
 
@@ -32,5 +32,4 @@ class MachineCommand(click.Command):
 apply = MachineCommand("apply", "Make this machine what its network documents say.")
 down = MachineCommand("down", "Take instances off this machine, their documents included. Private keys stay.")
 agent = MachineCommand("agent", "Keep this machine as its network documents say, until stopped; the mesh stays up.")
-status = MachineCommand("status", "What WireGuard says on this machine.")
 machine = MachineCommand("machine", "What the operator's side calls on this machine over ssh; JSON in and out.")

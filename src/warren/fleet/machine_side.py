@@ -20,6 +20,7 @@ _KEYGEN_S = 60.0
 _RECEIVE_S = 180.0  # a machine of many instances waits for handshakes and for its lock
 _CONFIRM_S = 20.0
 _FORGET_S = 60.0
+_STATUS_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,14 @@ async def confirm(target: Target, token: str) -> None:
     await _ask(target, ["confirm", token], timeout_s=_CONFIRM_S, new_connection=True)
 
 
+async def status(target: Target) -> dict[str, Any]:
+    """What the machine says of itself: the tree of `warren status --json` there."""
+    answer = await _answer(target, [PROGRAM, "status", "--json"], timeout_s=_STATUS_S)
+    if not isinstance(answer, dict):
+        raise _strange(target, TypeError(f"{type(answer).__name__} is no status"))
+    return answer
+
+
 async def forget(target: Target, instance: InstanceName) -> None:
     """Take an instance off the machine that it is no longer in."""
     await _ask(target, ["forget", instance], timeout_s=_FORGET_S)
@@ -100,6 +109,12 @@ async def _ask(
     target: Target, words: Sequence[str], stdin: bytes = b"", *, timeout_s: float, new_connection: bool = False
 ) -> Any:
     command = [PROGRAM, "machine", *words]
+    return await _answer(target, command, stdin, timeout_s=timeout_s, new_connection=new_connection)
+
+
+async def _answer(
+    target: Target, command: Sequence[str], stdin: bytes = b"", *, timeout_s: float, new_connection: bool = False
+) -> Any:
     finished = await ssh.run(target, command, stdin, timeout_s=timeout_s, new_connection=new_connection)
     if ssh.is_missing(finished):
         raise MachineError(

@@ -161,6 +161,7 @@ def _set_peers(_: Host, step: steps.SetPeers, resolved: Resolved) -> None:
             change.allowed_ips,
             _first_address(change.endpoint, resolved),
             change.keepalive_s,
+            change.gained_ips,
         )
         for change in step.changes
     ]

@@ -21,6 +21,7 @@ class PeerChange:
     """`plan.steps.PeerChange` with the endpoint's name resolved; what is None stays as it is.
 
     A change of a peer that is not new never creates it: where it vanished meanwhile, nothing happens.
+    `allowed_ips` replaces what the peer had; with `gained_ips`, these are added to it instead.
     """
 
     public_key: PublicKey
@@ -28,6 +29,7 @@ class PeerChange:
     allowed_ips: frozenset[AllowedIP] | None = None
     endpoint: SocketAddress | None = None
     keepalive_s: int | None = None  # 0: off
+    gained_ips: frozenset[AllowedIP] | None = None
 
 
 class Device(Protocol):

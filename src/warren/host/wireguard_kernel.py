@@ -233,11 +233,13 @@ def _change_attributes(change: PeerChange) -> Iterator[bytes]:
         content += attribute(_PEER_ENDPOINT, _endpoint_bytes(change.endpoint))
     if change.keepalive_s is not None:
         content += attribute(_PEER_KEEPALIVE, _NUMBER_16.pack(change.keepalive_s))
-    if change.allowed_ips is None:
+    said = change.allowed_ips if change.gained_ips is None else change.gained_ips
+    if said is None:
         yield _peer_attribute(change.public_key, flags, content)
         return
-    flags |= _REPLACE_ALLOWED_IPS
-    entries = [(_IPV4 if len(each.packed) == 4 else _IPV6).pack(each) for each in change.allowed_ips]
+    if change.gained_ips is None:
+        flags |= _REPLACE_ALLOWED_IPS
+    entries = [(_IPV4 if len(each.packed) == 4 else _IPV6).pack(each) for each in said]
     for start in range(0, len(entries) or 1, ALLOWED_IPS_IN_PART):
         part = nested(_PEER_ALLOWED_IPS, b"".join(entries[start : start + ALLOWED_IPS_IN_PART]))
         yield _peer_attribute(change.public_key, flags, content + part)

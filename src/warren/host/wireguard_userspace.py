@@ -179,12 +179,12 @@ def _change_text(change: PeerChange) -> str:
     lines = [f"public_key={change.public_key.hex()}"]
     if not change.is_new:
         lines.append("update_only=true")
-    if change.allowed_ips is not None:
+    if change.allowed_ips is not None and change.gained_ips is None:
         lines.append("replace_allowed_ips=true")
-        lines += [
-            f"allowed_ip={inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)}/{prefix_length}"
-            for packed, prefix_length in change.allowed_ips
-        ]
+    lines += [
+        f"allowed_ip={inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)}/{prefix_length}"
+        for packed, prefix_length in (change.allowed_ips if change.gained_ips is None else change.gained_ips) or ()
+    ]
     if change.endpoint is not None:
         lines.append(f"endpoint={change.endpoint}")
     if change.keepalive_s is not None:

@@ -64,6 +64,14 @@ def peer_range(subnet: IPv6Network, suffix: int) -> AllowedIP:
     return AllowedIP(number.to_bytes(16, "big"), PEER_RANGE_BITS)
 
 
+def turning_address(subnet: IPv6Network, suffix: int) -> IPv6Address:
+    """An address in the peer's /96 that is nobody's: the low 32 bits of its own, inverted.
+
+    What the peer sends to it the controller forwards straight back: so the peer sees whether the controller forwards.
+    """
+    return IPv6Address(int(subnet.network_address) | suffix ^ (1 << _UPPER_SUFFIX_SHIFT) - 1)
+
+
 def suffix_text(suffix: int) -> str:
     """Four groups of four hexadecimal digits, none left out."""
     digits = f"{suffix:016x}"

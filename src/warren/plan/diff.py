@@ -12,6 +12,7 @@ from ipaddress import IPv6Interface
 from warren.names import InstanceName, InterfaceName
 from warren.plan import firewall, forwarding, other_firewalls, rotation
 from warren.plan.desired import Desired, Observed
+from warren.plan.moves import by_naming
 from warren.plan.plan import speaks_first
 from warren.plan.steps import (
     AddAddress,
@@ -36,7 +37,13 @@ from warren.plan.steps import (
     Step,
     WriteHosts,
 )
-from warren.wireguard.device import HANDSHAKE_INITIATION_BYTES, REJECT_AFTER_TIME_S, ObservedDevice, ObservedPeer, Peer
+from warren.wireguard.device import (
+    HANDSHAKE_INITIATION_BYTES,
+    REJECT_AFTER_TIME_S,
+    ObservedDevice,
+    ObservedPeer,
+    Peer,
+)
 from warren.wireguard.endpoint import Endpoint, SocketAddress
 from warren.wireguard.keys import PublicKey
 
@@ -153,22 +160,20 @@ def _peers(
     """The changes to make at once, and the keepalives that start once the other side had the first word."""
     changes: list[PeerChange] = []
     waiting: list[PeerChange] = []
-    renewed: list[PublicKey] = []
+    # A peer with somebody's own preshared key is made anew; no packet would pass.
+    renewed = [key for key in desired.peers if key in device.peers and device.peers[key].has_preshared_key]
+    held = {key: peer for key, peer in device.peers.items() if not peer.has_preshared_key}
     for key, peer in desired.peers.items():
-        held = device.peers.get(key)
-        if held is not None and held.has_preshared_key:  # somebody's own; no packet would pass
-            renewed.append(key)
-            held = None
-        if held is None:
-            waits = peer.keepalive_s > 0 and not speaks_first(desired, key)
-            changes.append(PeerChange(key, True, peer.allowed_ips, peer.endpoint, 0 if waits else peer.keepalive_s))
-            if waits:
-                waiting.append(PeerChange(key, keepalive_s=peer.keepalive_s))
-        elif change := _change(held, peer, now_unix_s, resolved):
-            changes.append(change)
+        if key in held:
+            if change := _change(held[key], peer, now_unix_s, resolved):
+                changes.append(change)
+            continue
+        waits = peer.keepalive_s > 0 and not speaks_first(desired, key)
+        changes.append(PeerChange(key, True, peer.allowed_ips, peer.endpoint, 0 if waits else peer.keepalive_s))
+        if waits:
+            waiting.append(PeerChange(key, keepalive_s=peer.keepalive_s))
     removed = [key for key in device.peers if key not in desired.peers]
-    # Who gains AllowedIPs comes before who loses them, so that there is no moment in which nobody has them.
-    changes.sort(key=lambda change: change.allowed_ips == frozenset())
+    changes = by_naming(changes, held)
     changes += _greetings(device, desired)
     return SetPeers(desired.interface, tuple(changes), tuple(sorted(renewed + removed))), tuple(waiting)
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Interface, IPv6Network
+from ipaddress import IPv6Interface
 
 from warren.errors import DocumentRefused
 from warren.names import MachineName
 from warren.network import addresses
 from warren.network.document import ControllerEntry, Document, Entry
 from warren.plan import rotation
-from warren.plan.carriers import carrier
 from warren.plan.desired import Desired, Firewall, HostLine
-from warren.wireguard.device import AllowedIP, Peer
+from warren.plan.reachability import Reachability, everything, name_address
+from warren.plan.wireguard_peers import wireguard_peers
+from warren.wireguard.device import Peer
 from warren.wireguard.keys import PublicKey
 
-KEEPALIVE_S = 25  # what NATs are known to bear (wg(8), PersistentKeepalive)
 DEFAULT_MTU_BYTES = 1420  # Ethernet's 1500 less WireGuard's 80 over IPv6
 
 
@@ -23,12 +23,12 @@ def plan(
     machine: MachineName,
     *,
     path_mtu_bytes: int = DEFAULT_MTU_BYTES,
-    healthy: frozenset[MachineName] | None = None,
+    reachability: Reachability | None = None,
 ) -> Desired:
     """What `machine` should be; DocumentRefused where the document does not know it.
 
     `path_mtu_bytes`: what fits through the tunnel on the way to the endpoints, unless the document sets the MTU.
-    `healthy`: the controllers that work, as seen from here; None: all of them.
+    `reachability`: which controllers work, as seen from here and as other peers say; None: all of them.
     """
     me = document.entry(machine)
     if me is None:
@@ -37,9 +37,7 @@ def plan(
             mend=f'add "{machine}" to a role of the instance, or take the instance down here: '
             f"warren down {document.instance}",
         )
-    healthy = frozenset(document.controllers) if healthy is None else healthy
-    is_controller = isinstance(me, ControllerEntry)
-    peers = _controllers_peers(document, me) if isinstance(me, ControllerEntry) else _peers_peers(document, healthy)
+    peers = wireguard_peers(document, me, reachability or everything(document))
     second_keys = rotation.second_keys(document, machine)
     peers += [
         (name, Peer(second_keys[peer.public_key], frozenset(), peer.endpoint))
@@ -60,9 +58,9 @@ def plan(
         base=document.base,
         peers={peer.public_key: peer for _, peer in peers},
         peer_names={peer.public_key: name for name, peer in peers},
-        forwards=is_controller,
+        forwards=isinstance(me, ControllerEntry),
         firewall=_firewall(me),
-        hosts=host_lines(document),
+        hosts=host_lines(document, me, reachability),
         second_keys={peer.public_key: second for _, peer in peers if (second := second_keys.get(peer.public_key))},
     )
 
@@ -73,11 +71,17 @@ def _firewall(me: Entry) -> Firewall:
     return Firewall(me.interface, None, forward=False)
 
 
-def host_lines(document: Document) -> tuple[HostLine, ...]:
-    """Every machine's name, in the order of names."""
+def host_lines(
+    document: Document, me: Entry | None = None, reachability: Reachability | None = None
+) -> tuple[HostLine, ...]:
+    """Every machine's name, in the order of names, as `me` should see them; None: as they are when all works."""
     entries: list[Entry] = [*document.controllers.values(), *document.peers.values()]
+    reaches = reachability or everything(document)
     return tuple(
-        HostLine(document.name_address(entry), f"{entry.name}.{document.domain}")
+        HostLine(
+            name_address(document, entry, me, reaches) if me else document.name_address(entry),
+            f"{entry.name}.{document.domain}",
+        )
         for entry in sorted(entries, key=lambda entry: entry.name)
     )
 
@@ -90,54 +94,6 @@ def _addresses(document: Document, me: Entry) -> frozenset[IPv6Interface]:
         IPv6Interface((addresses.peer_address(controller.subnet, me.suffix), addresses.SUBNET_BITS))
         for controller in document.controllers.values()
     )
-
-
-def _controllers_peers(document: Document, me: ControllerEntry) -> list[tuple[MachineName, Peer]]:
-    """A controller speaks to every other controller, and accepts every peer in every subnet."""
-    subnets = [controller.subnet for controller in document.controllers.values()]
-    controllers = [
-        (entry.name, Peer(entry.public_key, _allowed_ips(entry.subnet, *entry.routes), entry.endpoint, KEEPALIVE_S))
-        for entry in document.controllers.values()
-        if entry.name != me.name and entry.public_key is not None
-    ]
-    peers = [
-        (
-            entry.name,
-            Peer(
-                entry.public_key,
-                frozenset([addresses.peer_range(subnet, entry.suffix) for subnet in subnets]),
-                None,
-                KEEPALIVE_S,
-            ),
-        )
-        for entry in document.peers.values()
-        if entry.public_key is not None
-    ]
-    return controllers + peers
-
-
-def _peers_peers(document: Document, healthy: frozenset[MachineName]) -> list[tuple[MachineName, Peer]]:
-    """A peer speaks to every controller: for the subnets that it carries, and always for its own address."""
-    carried: dict[MachineName, list[IPv6Network]] = {name: [] for name in document.controllers}
-    for name, entry in document.controllers.items():
-        carried[carrier(name, document.controllers, healthy)].append(entry.subnet)
-    return [
-        (
-            entry.name,
-            Peer(
-                entry.public_key,
-                _allowed_ips(*carried[entry.name], IPv6Network(entry.address), *entry.routes),
-                entry.endpoint,
-                KEEPALIVE_S,
-            ),
-        )
-        for entry in document.controllers.values()
-        if entry.public_key is not None
-    ]
-
-
-def _allowed_ips(*networks: IPv6Network) -> frozenset[AllowedIP]:
-    return frozenset(map(AllowedIP.of, networks))
 
 
 def speaks_first(desired: Desired, public_key: PublicKey) -> bool:

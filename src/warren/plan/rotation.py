@@ -59,7 +59,7 @@ def moves(
         gains, loses = device.peers.get(speaks), device.peers.get(silent)
         if gains is not None and loses is not None and loses.allowed_ips:
             allowed_ips = gains.allowed_ips | loses.allowed_ips
-            changes.append(PeerChange(speaks, False, allowed_ips, None, loses.keepalive_s))
+            changes.append(PeerChange(speaks, False, allowed_ips, None, loses.keepalive_s, loses.allowed_ips))
             changes.append(PeerChange(silent, keepalive_s=0))
     return tuple(changes)
 

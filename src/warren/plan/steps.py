@@ -92,13 +92,19 @@ class SetListenPort:
 
 @dataclass(frozen=True, slots=True)
 class PeerChange:
-    """One WireGuard peer; what is None stays as it is. `allowed_ips` replaces all that the peer had."""
+    """One WireGuard peer; what is None stays as it is. `allowed_ips` is all that the peer has afterwards.
+
+    `gained_ips`: the peer has the others already, so these alone are said to the device. By that whoever holds them now
+    loses them in the same moment, and nothing else is touched. Where it is None, `allowed_ips` is said whole, and for
+    the blink of an eye the peer has none.
+    """
 
     public_key: PublicKey
     is_new: bool = False
     allowed_ips: frozenset[AllowedIP] | None = None
     endpoint: Endpoint | None = None
     keepalive_s: int | None = None  # 0: off
+    gained_ips: frozenset[AllowedIP] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,23 +87,23 @@ def _instance_text(status: InstanceStatus) -> str:
 
 def _cells(peer: ObservedPeer, now_unix_s: float) -> tuple[str, str, str, str]:
     age_s = now_unix_s - peer.handshake_unix_s
-    handshake = f"{_duration(age_s)} ago" if peer.handshake_unix_s else "never"
+    handshake = f"{duration(age_s)} ago" if peer.handshake_unix_s else "never"
     return (
         str(peer.endpoint or "-"),
         handshake if _has_session(peer, now_unix_s) or not peer.handshake_unix_s else f"{handshake}, no session",
-        _size(peer.received_bytes),
-        _size(peer.sent_bytes),
+        size(peer.received_bytes),
+        size(peer.sent_bytes),
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * unit_s:
             return f"{seconds / unit_s:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
