@@ -17,11 +17,13 @@ from warren.host.machine import Host
 from warren.names import InstanceName, InterfaceName, MachineName, is_host_name
 from warren.network.document import Document, decode
 from warren.plan import preflight
+from warren.plan.reachability import Reachability
 from warren.plan.steps import Step
 from warren.render.status import InstanceStatus
 from warren.wireguard.keys import PublicKey
 
 Documents: TypeAlias = Mapping[InstanceName, Document]
+Reaches: TypeAlias = Mapping[InstanceName, Reachability]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +81,23 @@ def apply(
         return _apply(host, me, documents, new or {})
 
 
-def follow(host: Host, me: MachineName, new: Mapping[InstanceName, bytes] | None = None) -> dict[InstanceName, Verdict]:
+def follow(
+    host: Host,
+    me: MachineName,
+    new: Mapping[InstanceName, bytes] | None = None,
+    reaches: Reaches | None = None,
+) -> dict[InstanceName, Verdict]:
     """`apply` of what the machine has, and of `new`; those that it refuses to read are among the verdicts.
 
     The documents are read while nobody else changes them: read before, they could be older than what is applied last.
+    `reaches`: what the agent knows of controllers.
     """
     with host.locked():
         if new:
             trial.refuse_during_trial(host.state)
         held, refused = read_documents(host)
         documents = {**held, **_decoded(new or {})}
-        verdicts = _apply(host, me, documents, new or {}, held)
+        verdicts = _apply(host, me, documents, new or {}, held, reaches)
     refused = {name: error for name, error in refused.items() if name not in documents}
     return verdicts | {name: Verdict(error=error) for name, error in refused.items()}
 
@@ -112,9 +120,10 @@ def _apply(
     documents: Documents,
     new: Mapping[InstanceName, bytes],
     held: Documents | None = None,
+    reaches: Reaches | None = None,
 ) -> dict[InstanceName, Verdict]:
     before = host.instances()
-    prepared = prepare(host, me, documents, held)
+    prepared = prepare(host, me, documents, held, reaches)
     for name, content in new.items():
         if isinstance(prepared[name], Pending):
             host.write_document(name, content)
@@ -181,18 +190,21 @@ def read_documents(host: Host) -> tuple[dict[InstanceName, Document], dict[Insta
 
 
 def prepare(
-    host: Host, me: MachineName, documents: Documents, before: Documents | None = None
+    host: Host,
+    me: MachineName,
+    documents: Documents,
+    before: Documents | None = None,
+    reaches: Reaches | None = None,
 ) -> dict[InstanceName, Pending | WarrenError]:
     """What each instance needs, or why it cannot be; raises where instances are in each other's way.
 
-    `before`: what was followed until now, where `documents` are other ones.
+    `before`: what was followed until now, where `documents` are other ones. `reaches`: what the agent knows.
     """
     prepared: dict[InstanceName, Pending | WarrenError] = {}
     for name, document in documents.items():
         try:
-            prepared[name] = reconcile.prepare(
-                host, document, me, others(host, name, documents), (before or {}).get(name)
-            )
+            earlier, reach = (before or {}).get(name), (reaches or {}).get(name)
+            prepared[name] = reconcile.prepare(host, document, me, others(host, name, documents), earlier, reach)
         except WarrenError as error:
             prepared[name] = error
     preflight.check_together([each.desired for each in prepared.values() if isinstance(each, Pending)])

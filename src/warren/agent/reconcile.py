@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 
+from warren.agent import status_socket
 from warren.errors import KernelError, MachineError, NotConverged
 from warren.host import rtnetlink, wireguard, wireguard_userspace
 from warren.host.machine import Host
@@ -18,6 +19,7 @@ from warren.plan import admission, other_firewalls, preflight, succession
 from warren.plan.desired import Desired, Observed
 from warren.plan.diff import Resolved, diff, endpoints_to_look_up, others_first, removal
 from warren.plan.plan import plan
+from warren.plan.reachability import Reachability, found
 from warren.plan.steps import DeleteLink, Step
 from warren.render.commands import log_lines
 from warren.wireguard.keys import PublicKey
@@ -45,14 +47,16 @@ def prepare(
     me: MachineName,
     others: frozenset[IPv6Network],
     before: Document | None = None,
+    reaches: Reachability | None = None,
 ) -> Pending:
     """What would have to be done. Nothing is touched; whatever makes it impossible is raised here.
 
-    `before`: the document that was followed until now, where this is another one.
+    `before`: the document that was followed until now, where this is another one. `reaches`: what the agent knows of
+    controllers; None: somebody else asks.
     """
     document = admission.admitted(document, host.revoked(document.instance))
-    desired = plan(document, me)
-    observed = host.observe(desired.instance, desired.interface, others)
+    observed = host.observe(document.instance, _interface(document, me), others)
+    desired = plan(document, me, reachability=reaches or _as_moved(document, me, observed))
     own_keys = host.public_keys(desired.instance)
     if observed.link is None:
         _await_release(desired.interface)
@@ -63,6 +67,15 @@ def prepare(
     desired = _with_mtu(host, desired, observed, resolved, document.entry(me))
     steps = (*map(DeleteLink, former), *diff(observed, desired, resolved, moved))
     return Pending(desired, observed, others, steps, resolved)
+
+
+def _interface(document: Document, me: MachineName) -> InterfaceName:
+    return plan(document, me).interface
+
+
+def _as_moved(document: Document, me: MachineName, observed: Observed) -> Reachability | None:
+    """As the agent left it, as long as there is one: it alone knows who works, and moves things back in time."""
+    return found(document, me, observed.device) if status_socket.is_served() else None
 
 
 def perform(host: Host, pending: Pending) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
-from warren.agent.machine import Verdict, follow
+from warren.agent.machine import Verdict, follow, read_documents
+from warren.agent.redundancy import ControllerWatch
 from warren.agent.restore import restore_if_due
 from warren.agent.rotation import KeyWatch
 from warren.agent.status_socket import StatusSocket
@@ -19,6 +20,7 @@ from warren.errors import WarrenError
 from warren.host import hosts_file, service
 from warren.host.events import NetworkEvents
 from warren.host.machine import Host
+from warren.host.probes import now_s
 from warren.host.watch import FolderWatch
 from warren.names import InstanceName, MachineName
 
@@ -60,8 +62,9 @@ class Agent:
             folders = stack.enter_context(FolderWatch())
             network = stack.enter_context(NetworkEvents())
             keys = stack.enter_context(KeyWatch(self._host, self._me))
+            controllers = stack.enter_context(ControllerWatch(self._host, self._me))
             selector = stack.enter_context(selectors.DefaultSelector())
-            sources: tuple[HasFileno, ...] = (stop, status, folders, keys, *network.sockets)
+            sources: tuple[HasFileno, ...] = (stop, status, folders, keys, controllers, *network.sockets)
             for source in sources:
                 selector.register(source, selectors.EVENT_READ)
             next_look_s = time.monotonic()
@@ -69,10 +72,10 @@ class Agent:
                 if time.monotonic() >= next_look_s:
                     # Forget events first, then look: a change in between is an event again.
                     network.drain()
-                    next_look_s = time.monotonic() + self._look(folders)
+                    next_look_s = time.monotonic() + self._look(folders, controllers)
                     keys.refresh()
                     service.notify("READY=1", f"STATUS={self._state()}")
-                ready = {key.fileobj for key, _ in selector.select(self._patience_s(min(next_look_s, keys.due_s)))}
+                ready = {key.fileobj for key, _ in selector.select(self._patience_s(next_look_s, keys, controllers))}
                 service.notify("WATCHDOG=1")
                 if stop in ready:
                     log.info("agent of %s: stopping; the mesh stays up", self._me)
@@ -80,8 +83,12 @@ class Agent:
                     return
                 if keys in ready or time.monotonic() >= keys.due_s:
                     keys.look()
+                if controllers in ready or now_s() >= controllers.due_s:
+                    controllers.step()
+                    if controllers.moved:  # names follow, and what the quick move left over
+                        next_look_s = min(next_look_s, time.monotonic() + SETTLE_S)
                 if status in ready:
-                    status.answer(self._found())
+                    status.answer(self._found(controllers))
                 if folders in ready:  # documents come rarely, and are waited for
                     next_look_s = min(next_look_s, time.monotonic() + SETTLE_S)
                     folders.drain()
@@ -89,14 +96,16 @@ class Agent:
                     next_look_s = min(next_look_s, time.monotonic() + self._quiet_s)
                     network.drain()
 
-    def _look(self, folders: FolderWatch) -> float:
+    def _look(self, folders: FolderWatch, controllers: ControllerWatch) -> float:
         """Make all well; seconds until the next look. An error is told once, not at every try."""
         verdicts: dict[InstanceName, Verdict] = {}
         try:
             folders.watch([*self._host.document_folders(), hosts_file.PATH.parent])
             folders.drain()
             restore_if_due(self._host)
-            verdicts = follow(self._host, self._me)
+            controllers.moved = False
+            verdicts = follow(self._host, self._me, reaches=controllers.reachability())
+            controllers.refresh(read_documents(self._host)[0])
         except WarrenError as error:  # of the whole machine: the folder, or instances in each other's way
             verdicts[_WHOLE] = Verdict(error=error)
         for name, verdict in verdicts.items():
@@ -119,8 +128,9 @@ class Agent:
         self._retry_s = RETRY_S
         return SLOW_CLOCK_S
 
-    def _patience_s(self, next_look_s: float) -> float:
-        patience_s = max(0.0, next_look_s - time.monotonic())
+    def _patience_s(self, next_look_s: float, keys: KeyWatch, controllers: ControllerWatch) -> float:
+        patience_s = min(min(next_look_s, keys.due_s) - time.monotonic(), controllers.due_s - now_s())
+        patience_s = max(0.0, patience_s)
         watchdog_s = service.watchdog_s()
         return patience_s if watchdog_s is None else min(patience_s, watchdog_s)
 
@@ -131,13 +141,16 @@ class Agent:
             return f"not as the documents say: {', '.join(failed)}"
         return f"as the documents say: {', '.join(sorted(self._told)) or 'there are none yet'}"
 
-    def _found(self) -> dict[str, object]:
+    def _found(self, controllers: ControllerWatch) -> dict[str, object]:
         """What the status socket tells."""
+        redundancy = controllers.tree()
         return {
             "machine": self._me,
             "started_unix_s": self._started_unix_s,
             "looked_unix_s": self._looked_unix_s,
-            "instances": {name: {"error": text or None} for name, text in self._told.items()},
+            "instances": {
+                name: {"error": text or None, **redundancy.get(name, {})} for name, text in self._told.items()
+            },
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -58,6 +59,12 @@ class StatusSocket:
         self._socket.close()
         with suppress(FileNotFoundError):
             self._path.unlink()
+
+
+def is_served(path: Path = PATH) -> bool:
+    """Whether an agent runs here, busy or not."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as connection:
+        return connection.connect_ex(str(path)) in (0, errno.EAGAIN)
 
 
 def ask(path: Path = PATH) -> dict[str, object] | None:

@@ -1,0 +1,337 @@
+"""Keep connections when controllers come and go: drives `plan.redundancy` for every instance of this machine.
+
+The deciding is there, and pure. Here sockets are read and written, WireGuard peers moved, and events kept. The whole
+look of the agent goes on beside it, planned from the same reachability, so that neither undoes the other's work.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import selectors
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from warren.errors import KernelError, WarrenError
+from warren.host import files, state, wireguard
+from warren.host.machine import Host
+from warren.host.probes import Probes, now_s
+from warren.host.resolve import resolve
+from warren.names import InstanceName, MachineName
+from warren.network import addresses
+from warren.network.document import ControllerEntry, Document, PeerEntry, keys_of
+from warren.plan import events, health, ledger, moves, reachability, redundancy, signals
+from warren.plan.diff import Resolved
+from warren.plan.events import Event
+from warren.plan.exchange import Action, Answer, Inputs, Move, Renew, Send, SendRound, Tell
+from warren.plan.health import Probe
+from warren.plan.plan import plan
+from warren.plan.reachability import Reachability
+from warren.plan.redundancy import Redundancy
+from warren.plan.steps import SetPeers
+from warren.wireguard.device import ObservedDevice
+from warren.wireguard.endpoint import Endpoint, SocketAddress
+
+log = logging.getLogger("warren")
+
+EVENTS = Path("/run/warren/events")
+
+USE_CHECK_S = 1.0
+USE_LASTS_S = 5.0  # after the last packet that was not ours
+# What a round of probes and what comes with it may add to a peer's counters in both directions, and what else is small
+# enough to be keepalives, reports and handshakes.
+_ROUND_BYTES, _QUIET_BYTES = 500, 1500
+_RESOLVE_AGAIN_S = 5.0
+_CLOCK_SET_BACK_S = 1.0
+_FOREVER = float("inf")
+
+
+class Resolver:
+    """Looks endpoints up in the background, one at a time each; whoever asks gets what is known by now."""
+
+    def __init__(self) -> None:
+        self._known: dict[Endpoint, tuple[SocketAddress, ...]] = {}
+        self._asked_s: dict[Endpoint, float] = {}
+
+    def addresses(self, endpoint: Endpoint) -> tuple[SocketAddress, ...]:
+        if endpoint.address is not None:
+            return (SocketAddress(endpoint.address, endpoint.port),)
+        if now_s() - self._asked_s.get(endpoint, -_FOREVER) > _RESOLVE_AGAIN_S:
+            self._asked_s[endpoint] = now_s()
+            threading.Thread(target=self._look_up, args=(endpoint,), daemon=True).start()
+        return self._known.get(endpoint, ())
+
+    def _look_up(self, endpoint: Endpoint) -> None:
+        if found := resolve([endpoint])[endpoint].addresses:
+            self._known[endpoint] = found
+
+
+@dataclass(slots=True)
+class _Instance:
+    """One instance. `counters` are of its WireGuard peers, to see whether somebody uses them."""
+
+    document: Document
+    me: ControllerEntry | PeerEntry
+    probes: Probes
+    redundancy: Redundancy
+    events: tuple[Event, ...]
+    counters: dict[MachineName, int] = field(default_factory=dict)
+    rounds: dict[MachineName, int] = field(default_factory=dict)
+    used_s: dict[MachineName, float] = field(default_factory=dict)
+    use_checked_s: float = 0.0
+    renewals: dict[MachineName, int] = field(default_factory=dict)
+
+
+class ControllerWatch:
+    """Readable when there is something to do; a context manager. `due_s`: when to step anyway (CLOCK_BOOTTIME).
+
+    `moved`: subnets or names have other carriers, and the whole look has to follow.
+    """
+
+    def __init__(self, host: Host, me: MachineName) -> None:
+        self._host = host
+        self._me = me
+        self._selector = selectors.EpollSelector()
+        self._instances: dict[InstanceName, _Instance] = {}
+        self._resolver = Resolver()
+        self._clock_s = _wall_clock_offset_s()
+        self.due_s = _FOREVER
+        self.moved = False
+
+    def fileno(self) -> int:
+        return self._selector.fileno()
+
+    def reachability(self) -> dict[InstanceName, Reachability]:
+        """What plans are to be made from."""
+        return {name: each.redundancy.reachability for name, each in self._instances.items()}
+
+    def refresh(self, documents: Mapping[InstanceName, Document]) -> None:
+        """After a look: these are the documents now, and interfaces may be others than before."""
+        for name in list(self._instances):
+            each, document = self._instances[name], documents.get(name)
+            same_role = document is not None and type(document.entry(self._me)) is type(each.me)
+            if not same_role or not each.probes.is_current():
+                self._close(name)
+        for name, document in documents.items():
+            try:
+                self._adopt(name, document)
+            except WarrenError as error:  # the interface is not there, or a socket is refused: no redundancy then
+                log.debug("%s: %s", name, error)
+        self.step()
+
+    def step(self) -> None:
+        """Do what is due, and what came in calls for."""
+        set_back = self._clock_was_set_back()
+        for name, each in self._instances.items():
+            self._step(name, each, set_back)
+        self.due_s = min((each.redundancy.due_s for each in self._instances.values()), default=_FOREVER)
+
+    def tree(self) -> dict[InstanceName, dict[str, object]]:
+        """What the status socket tells of it."""
+        return {name: _tree(each) for name, each in self._instances.items()}
+
+    def _adopt(self, name: InstanceName, document: Document) -> None:
+        me = document.entry(self._me)
+        if me is None:
+            return
+        is_draining = state.is_draining(name, self._host.state)
+        if (held := self._instances.get(name)) is None:
+            device = _device(me)
+            if device is not None:
+                self._open(name, document, me, device, is_draining)
+            return
+        if held.document != document:
+            held.document, held.me = document, me
+            held.redundancy = redundancy.adopt(held.redundancy, document, now_s())
+        if held.redundancy.ledger is not None and held.redundancy.ledger.draining != is_draining:
+            self._step(name, held, False, drain=is_draining)
+
+    def _open(
+        self,
+        name: InstanceName,
+        document: Document,
+        me: ControllerEntry | PeerEntry,
+        device: ObservedDevice,
+        is_draining: bool,
+    ) -> None:
+        probes = Probes(me.interface, signals.PORT)
+        begun = redundancy.begin(document, self._me, device, now_s(), draining=is_draining)
+        self._instances[name] = _Instance(document, me, probes, begun, _read_events(name))
+        for each in probes.sockets:
+            self._selector.register(each, selectors.EVENT_READ)
+
+    def _close(self, name: InstanceName) -> None:
+        each = self._instances.pop(name)
+        for sock in each.probes.sockets:
+            self._selector.unregister(sock)
+        each.probes.close()
+
+    def _step(self, name: InstanceName, each: _Instance, set_back: bool, *, drain: bool | None = None) -> None:
+        answers = tuple(_answers(each))
+        inputs = Inputs(answers, tuple(each.probes.signals()), _in_use(each), set_back, drain)
+        before = len(each.events)
+        each.redundancy, actions = redundancy.step(each.redundancy, inputs, now_s(), time.time())
+        for action in actions:
+            try:
+                self._act(name, each, action)
+            except WarrenError as error:  # it comes again, or the whole look says what is wrong
+                log.debug("%s: %s", name, error)
+        if len(each.events) != before or any(isinstance(action, Tell) for action in actions):
+            _write_events(name, each.events)
+
+    def _act(self, name: InstanceName, each: _Instance, action: Action) -> None:
+        match action:
+            case SendRound(controller, probes, number):
+                _send_round(each, controller, probes, number)
+            case Send(to, content):
+                each.probes.send_signal(to, content)
+            case Tell(event):
+                log.info("%s: %s", name, event)
+                each.events = events.kept(each.events, [event])
+            case Move(reaches):
+                self.moved = True
+                desired = plan(each.document, self._me, reachability=reaches)
+                if (device := _device(each.me)) is not None:
+                    self._perform(moves.moves(device, desired, time.time()), {})
+            case Renew(machine):
+                self._renew(each, machine)
+
+    def _renew(self, each: _Instance, machine: MachineName) -> None:
+        entry, device = each.document.entry(machine), _device(each.me)
+        if entry is None or device is None:
+            return
+        desired = plan(each.document, self._me, reachability=each.redundancy.reachability)
+        number = each.renewals[machine] = each.renewals.get(machine, -1) + 1
+        step = moves.renewal(device, desired, frozenset(keys_of(entry)))
+        resolved = {}
+        for change in step.changes:
+            if change.endpoint is not None:
+                resolved[change.endpoint] = self._candidates(change.endpoint, device, change.public_key, number)
+        self._perform(step, resolved)
+
+    def _candidates(
+        self, endpoint: Endpoint, device: ObservedDevice, key: object, number: int
+    ) -> tuple[SocketAddress, ...]:
+        """Where to call: at each of its addresses in turn; where nothing is known of them, where it was heard last."""
+        found = self._resolver.addresses(endpoint)
+        if found:
+            return (found[number % len(found)],)
+        held = next((peer.endpoint for each, peer in device.peers.items() if each == key), None)
+        return (held,) if held else ()
+
+    def _perform(self, step: SetPeers, resolved: Resolved) -> None:
+        if step.changes or step.removed:
+            self._host.perform(step, resolved)
+
+    def _clock_was_set_back(self) -> bool:
+        offset_s = _wall_clock_offset_s()
+        was_set_back = self._clock_s - offset_s > _CLOCK_SET_BACK_S
+        self._clock_s = offset_s
+        return was_set_back
+
+    def __enter__(self) -> ControllerWatch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in list(self._instances):
+            self._close(name)
+        self._selector.close()
+
+
+def _wall_clock_offset_s() -> float:
+    return time.time() - now_s()
+
+
+def _device(me: ControllerEntry | PeerEntry) -> ObservedDevice | None:
+    device = wireguard.open_device(me.interface)
+    return device.read() if device is not None else None
+
+
+def _send_round(each: _Instance, controller: MachineName, probes: Iterable[Probe], number: int) -> None:
+    entry = each.document.controllers[controller]
+    each.rounds[controller] = each.rounds.get(controller, 0) + 1
+    for probe in probes:
+        if probe is Probe.ECHO:
+            each.probes.send_echo(entry.address, number)
+        elif isinstance(each.me, PeerEntry):
+            own = addresses.peer_address(entry.subnet, each.me.suffix)
+            each.probes.send_through(own, addresses.turning_address(entry.subnet, each.me.suffix), number)
+
+
+def _answers(each: _Instance) -> Iterable[Answer]:
+    """Replies to probes, as what is known of controllers."""
+    controllers = each.document.controllers
+    by_address = {entry.address: name for name, entry in controllers.items()}
+    by_own = {}
+    if isinstance(each.me, PeerEntry):
+        by_own = {addresses.peer_address(entry.subnet, each.me.suffix): name for name, entry in controllers.items()}
+    for reply in each.probes.replies():
+        if reply.turned_at is None:
+            name, probe = by_address.get(reply.source), Probe.ECHO
+        else:
+            name, probe = by_own.get(reply.turned_at), Probe.THROUGH
+        if name is not None:
+            yield Answer(name, probe, reply.number, reply.at_s)
+
+
+def _in_use(each: _Instance) -> frozenset[MachineName] | None:
+    """The controllers over which more went, lately, than what we send ourselves; None: it was not looked at again."""
+    at_s = now_s()
+    if isinstance(each.me, ControllerEntry) or at_s - each.use_checked_s < USE_CHECK_S:
+        return None
+    passed_s, each.use_checked_s = at_s - each.use_checked_s, at_s
+    try:
+        device = _device(each.me)
+    except KernelError:
+        return None
+    for name, entry in each.document.controllers.items() if device is not None else ():
+        peers = [device.peers[key] for key in keys_of(entry) if key in device.peers] if device else []
+        count = sum(peer.received_bytes + peer.sent_bytes for peer in peers)
+        more = count - each.counters.get(name, count)
+        if more > _QUIET_BYTES * max(1.0, passed_s) + _ROUND_BYTES * each.rounds.pop(name, 0):
+            each.used_s[name] = at_s
+        each.counters[name] = count
+    return frozenset(name for name, used_s in each.used_s.items() if at_s - used_s < USE_LASTS_S)
+
+
+def _tree(each: _Instance) -> dict[str, object]:
+    now = each.redundancy
+    carriers = reachability.carriers(each.document, now.reachability.usable)
+    return {
+        "health": {name: _health_tree(found, now.now_s) for name, found in now.healths.items()},
+        "carriers": {} if now.ledger is not None else carriers,
+        "lost_by_others": {name: sorted(lost) for name, lost in now.reachability.lost.items()},
+        "draining": now.ledger.draining if now.ledger is not None else None,
+        "left": ledger.is_left(now.ledger, now_s()) if now.ledger is not None else None,
+        "events": [events.event_tree(event) for event in each.events],
+    }
+
+
+def _health_tree(found: health.Health, at_s: float) -> dict[str, object]:
+    return {
+        "verdict": found.verdict.value,
+        "for_s": round(max(0.0, at_s - found.since_s), 1),
+        "rtt_ms": round(1000 * found.rtt_s, 2),
+    }
+
+
+def _read_events(name: InstanceName) -> tuple[Event, ...]:
+    """What an agent before this one kept."""
+    with suppress(WarrenError, ValueError, LookupError, TypeError):
+        content = files.read(EVENTS / f"{name}.json")
+        return tuple(map(events.read_event, json.loads(content or b"[]")))
+    return ()
+
+
+def _write_events(name: InstanceName, found: tuple[Event, ...]) -> None:
+    with suppress(WarrenError):  # nobody's work depends on it
+        files.make_folder(EVENTS.parent, mode=0o755)
+        files.make_folder(EVENTS, mode=0o700)
+        files.replace(EVENTS / f"{name}.json", json.dumps([events.event_tree(event) for event in found]).encode())
