@@ -27,6 +27,9 @@ Only `receive` has both, code 4 and an answer, when an instance has an error.
         {"confirmed": T}                can be repeated
     restore TOKEN | restore --when-due
         {"restored": bool, "why": text or null, "problems": [text]}   false: nothing was on trial by that token
+    drain INSTANCE… | undrain INSTANCE…
+        {"draining": bool, "left": bool}    this controller asks its peers to leave it, or to come back, also after a
+                                        reboot; left: all that it hears of use it no more (of undrain: may again)
     forget INSTANCE…
         {"forgotten": [I]}              takes them off, with document and key; none of it need be there
 
@@ -133,6 +136,10 @@ def _parser() -> argparse.ArgumentParser:
     which = each.add_mutually_exclusive_group(required=True)
     which.add_argument("token", nargs="?", metavar="TOKEN")
     which.add_argument("--when-due", action="store_true", help="wait until nobody confirmed in time")
+    for verb, text in (("drain", "Ask the peers of this controller to leave it."), ("undrain", "Ask them back.")):
+        each = _add(machine, verb, _drain, text, named)
+        each.add_argument("instances", nargs="+", metavar="INSTANCE")
+        each.set_defaults(draining=verb == "drain")
     each = _add(machine, "forget", _forget, "Take instances off this machine, with documents and keys.")
     each.add_argument("instances", nargs="+", metavar="INSTANCE")
     return parser
@@ -307,6 +314,15 @@ def _restore(given: argparse.Namespace) -> int:
     problems = list(restored.problems) if restored else []
     _answer({"restored": restored is not None, "why": restored.why if restored else None, "problems": problems})
     return MACHINE_FAILED if problems else 0
+
+
+def _drain(given: argparse.Namespace) -> int:
+    from warren.agent import drain
+    from warren.agent.machine import who_am_i
+
+    host = _host(to_syslog=True)
+    left = drain.drain(host, who_am_i(host, given.name), _instances(given), given.draining)
+    return _answer({"draining": given.draining, "left": left})
 
 
 def _forget(given: argparse.Namespace) -> int:

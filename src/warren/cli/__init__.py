@@ -30,6 +30,7 @@ COMMANDS = {
     "render": ("render", "render", "What a machine without Warren needs, as files for other programs."),
     "vars": ("vars", "vars_group", "Generated values: keys and addresses."),
     "machines": ("machines", "machines", "Install Warren on machines over ssh, update them, remove them."),
+    "controllers": ("controllers", "controllers", "Controllers: drained before maintenance, used again after it."),
     "apply": ("machine", "apply", "Make this machine what its documents say."),
     "down": ("machine", "down", "Take an instance off this machine; leave nothing behind."),
     "agent": ("machine", "agent", "Keep this machine as its documents say."),
