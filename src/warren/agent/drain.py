@@ -30,7 +30,7 @@ def drain(host: Host, me: MachineName, instances: Iterable[InstanceName], draini
         _check(host, me, name, draining)
     for name in wanted:
         state.set_draining(name, draining, host.state)
-    return all([_await(name, draining) for name in wanted])
+    return all(_await(name, draining) for name in wanted)
 
 
 def _check(host: Host, me: MachineName, name: InstanceName, draining: bool) -> None:
@@ -39,9 +39,7 @@ def _check(host: Host, me: MachineName, name: InstanceName, draining: bool) -> N
     if document is None or not isinstance(document.entry(me), ControllerEntry):
         raise UsageError("this machine is no controller of that instance", where=place)
     if not status_socket.is_served():
-        raise UsageError(
-            "no agent runs here, and only it speaks to peers", where=place, mend="systemctl start warren"
-        )
+        raise UsageError("no agent runs here, and only it speaks to peers", where=place, mend="systemctl start warren")
     if draining and len(document.controllers) < 2:
         raise UsageError(
             "it is the only controller: nobody could carry what it carries",

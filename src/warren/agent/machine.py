@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from warren.agent import reconcile
+from warren.agent import reconcile, status_socket
 from warren.agent.reconcile import Pending
 from warren.errors import UsageError, WarrenError
 from warren.host import rtnetlink, state, trial
@@ -150,18 +150,28 @@ def settle_key(host: Host, document: Document, me: MachineName) -> None:
 def status(host: Host, me: MachineName) -> tuple[list[InstanceStatus], dict[InstanceName, WarrenError]]:
     """How every instance of this machine is, and which ones `apply` would refuse."""
     documents, refused = read_documents(host)
+    said = _of_controllers()
     statuses = []
     for name, pending in prepare(host, me, documents).items():
         if isinstance(pending, WarrenError):
             refused[name] = pending
         else:
-            statuses.append(_status(pending))
+            statuses.append(_status(pending, said.get(name)))
     return statuses, refused
 
 
-def _status(pending: Pending) -> InstanceStatus:
+def _status(pending: Pending, said: Mapping[str, Any] | None) -> InstanceStatus:
     desired, observed = pending.desired, pending.observed
-    return InstanceStatus(desired, observed, len(pending.steps), reconcile.notes(desired, observed))
+    return InstanceStatus(desired, observed, len(pending.steps), reconcile.notes(desired, observed), said)
+
+
+def _of_controllers() -> dict[InstanceName, Mapping[str, Any]]:
+    """What the running agent says of the instances in which it watches controllers."""
+    try:
+        answer: Mapping[str, Any] = status_socket.ask() or {}
+    except (OSError, ValueError):  # one that is too busy to answer
+        return {}
+    return {InstanceName(name): each for name, each in answer.get("instances", {}).items() if "health" in each}
 
 
 def take_down(host: Host, instance: InstanceName, *, keep_key: bool = True) -> None:

@@ -25,7 +25,7 @@ from warren.host.resolve import resolve
 from warren.names import InstanceName, MachineName
 from warren.network import addresses
 from warren.network.document import ControllerEntry, Document, PeerEntry, keys_of
-from warren.plan import events, health, ledger, moves, reachability, redundancy, signals
+from warren.plan import admission, events, health, ledger, moves, reachability, redundancy, signals
 from warren.plan.diff import Resolved
 from warren.plan.events import Event
 from warren.plan.exchange import Action, Answer, Inputs, Move, Renew, Send, SendRound, Tell
@@ -119,7 +119,7 @@ class ControllerWatch:
                 self._close(name)
         for name, document in documents.items():
             try:
-                self._adopt(name, document)
+                self._adopt(name, admission.admitted(document, self._host.revoked(name)))
             except WarrenError as error:  # the interface is not there, or a socket is refused: no redundancy then
                 log.debug("%s: %s", name, error)
         self.step()

@@ -147,5 +147,5 @@ def _check_another_is_left(folder: Folder, name: MachineName, instances: list[In
         if not usable:
             raise UsageError(
                 f"{instance}: no other controller is there that could carry what {name} carries",
-                mend=f"see: warren controllers list; of {', '.join(names) or 'none'} one has to be reached and not drained",
+                mend=f"one of them has to be reached and not drained: {', '.join(names) or 'there is none'}",
             )

@@ -21,6 +21,7 @@ _RECEIVE_S = 180.0  # a machine of many instances waits for handshakes and for i
 _CONFIRM_S = 20.0
 _FORGET_S = 60.0
 _STATUS_S = 30.0
+_DRAIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,12 @@ async def status(target: Target) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise _strange(target, TypeError(f"{type(answer).__name__} is no status"))
     return answer
+
+
+async def drain(target: Target, instances: Iterable[InstanceName], draining: bool) -> bool:
+    """Ask a controller's peers to leave it, or back; whether all that it hears of followed."""
+    words = ["drain" if draining else "undrain", *instances, "--machine", target.machine]
+    return bool((await _ask(target, words, timeout_s=_DRAIN_S))["left"])
 
 
 async def forget(target: Target, instance: InstanceName) -> None:

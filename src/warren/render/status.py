@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from warren.names import MachineName
 from warren.plan import rotation
@@ -21,6 +22,10 @@ class InstanceStatus:
     observed: Observed
     steps_pending: int
     notes: tuple[str, ...] = ()  # what the operator has to do here by hand
+    agent: Mapping[str, Any] | None = None  # what the running agent says of controllers; None: it says nothing
+
+
+_MOST_EVENTS = 5
 
 
 def status_tree(statuses: Iterable[InstanceStatus]) -> dict[str, object]:
@@ -41,6 +46,7 @@ def _instance(status: InstanceStatus) -> dict[str, object]:
         "up": observed.link is not None and observed.device is not None and observed.link.is_up,
         "steps_pending": status.steps_pending,
         "notes": list(status.notes),
+        "agent": status.agent,
         "machines": {
             name: _peer(held[key], observed.unix_s) if key in held else {"configured": False}
             for key, name in _in_use(desired, observed).items()
@@ -82,7 +88,32 @@ def _instance_text(status: InstanceStatus) -> str:
         peer = observed.device.peers.get(key)
         rows.append((name, *_cells(peer, observed.unix_s)) if peer else (name, "-", "not configured", "-", "-"))
     notes = "".join(f"to be done by hand: {note}\n" for note in status.notes)
-    return f"{desired.instance} on {desired.machine}, interface {desired.interface}: {state}\n{notes}{columns(rows)}"
+    head = f"{desired.instance} on {desired.machine}, interface {desired.interface}: {state}\n{notes}"
+    return f"{head}{columns(rows)}{_agent_text(status)}"
+
+
+def _agent_text(status: InstanceStatus) -> str:
+    """What is not as usual with controllers, and what happened last."""
+    said = status.agent or {}
+    lines = []
+    for name, found in said.get("health", {}).items():
+        if found["verdict"] != "up":
+            state = "is silent" if found["verdict"] == "silent" else found["verdict"]
+            lines.append(f"{name} {state}, for {duration(found['for_s'])}")
+    lines += [
+        f"{owner}'s subnet is carried by {name}" for owner, name in said.get("carriers", {}).items() if owner != name
+    ]
+    for name, lost in said.get("lost_by_others", {}).items():
+        lines.append(f"{name} cannot use {', '.join(lost)}, and is reached without")
+    if said.get("draining"):
+        lines.append("drained: peers are asked not to use this controller")
+    if last := said.get("events", ())[-_MOST_EVENTS:]:
+        lines.append("last events:")
+        now_s = status.observed.unix_s
+        for each in last:
+            cause = f": {each['cause']}" if each["cause"] else ""
+            lines.append(f"  {duration(now_s - each['unix_s'])} ago  {each['machine']} {each['text']}{cause}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _cells(peer: ObservedPeer, now_unix_s: float) -> tuple[str, str, str, str]:
