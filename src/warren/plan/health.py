@@ -246,7 +246,11 @@ def next_judgement_s(health: Health, now_s: float, tuning: Tuning = TUNING) -> f
     at_s = min(due) if due and health.is_up else float("inf")
     if health.is_up and health.doubted and health.grace_until_s > now_s:
         at_s = min(at_s, health.grace_until_s)
-    return min(at_s, health.renewal_due_s) if health.verdict is Verdict.SILENT else at_s
+    if health.verdict is not Verdict.SILENT:
+        return at_s
+    # As long as it answers, it wants no renewal, however long that has been due.
+    answered_until_s = health.last_answer_s + tuning.gap_s if _answers(health, now_s, tuning) else now_s
+    return min(at_s, max(health.renewal_due_s, answered_until_s))
 
 
 def timeout_s(health: Health, tuning: Tuning = TUNING) -> float:

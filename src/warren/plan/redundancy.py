@@ -404,13 +404,15 @@ def _sends(state: Redundancy, to: tuple[MachineName, ...], word: Word) -> Iterat
 def _with_renewals(state: Redundancy, actions: list[Action], told: _Teller) -> Redundancy:
     healths = dict(state.healths)
     for name, each in state.healths.items():
-        if not health.wants_renewal(each, state.now_s, state.tuning) or not _speaks_first(state, name):
+        if not health.wants_renewal(each, state.now_s, state.tuning):
+            continue
+        healths[name] = health.renewed(each, state.now_s, _spread(state, name, each.renewals), state.tuning)
+        if not _speaks_first(state, name):
             continue
         if not each.renewals:
             told(
                 Kind.RENEWAL, name, "is called anew until it answers", "it may have lost the session that we still have"
             )
-        healths[name] = health.renewed(each, state.now_s, _spread(state, name, each.renewals), state.tuning)
         actions.append(Renew(name))
     return replace(state, healths=healths)
 
