@@ -82,7 +82,9 @@ def test_the_socket_tells_what_the_agent_found() -> None:
         found = status_socket.ask()
         assert found is not None
         assert found["machine"] == SERVER1
-        assert {name: each["error"] for name, each in found["instances"].items()} == {VPN: None}
+        instances = found["instances"]
+        assert isinstance(instances, dict)
+        assert {name: each["error"] for name, each in instances.items()} == {VPN: None}
         assert status_socket.PATH.stat().st_mode & 0o777 == 0o600
         (host.state / VPN / "network.json").write_text("{}")
         wait_until(lambda: "'version' is missing" in str(status_socket.ask()), what="the refusal")
