@@ -179,3 +179,14 @@ def test_a_second_key_is_in_the_document_and_nobody_elses(rotated: MachineName) 
     entry = made.entry(rotated)
     assert entry is not None
     assert entry.second_key == public_key(rotated, "next")
+
+
+def test_while_sessions_are_begun_anew_whoever_holds_it_keeps_it() -> None:
+    """Such as when a silent controller is called again by both keys: nobody was heard yet."""
+    desired, seen = staged()
+    seen = perform(with_handshake(seen, NEW, NOW_S - 1), desired)
+    for key in (OLD, NEW):
+        seen = with_handshake(seen, key, 0.0)
+    assert holds(seen, NEW)
+    assert rotation.moves(device_of(seen), desired.second_keys, NOW_S, rotation.NOBODY) == ()
+    assert rotation.moves(device_of(with_handshake(seen, OLD, NOW_S)), desired.second_keys, NOW_S, rotation.NOBODY)

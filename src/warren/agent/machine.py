@@ -34,6 +34,7 @@ class Verdict:
     error: WarrenError | None = None
     names: Mapping[PublicKey, MachineName] = field(default_factory=dict)  # for people
     notes: tuple[str, ...] = ()  # what the operator has to do here by hand
+    expiring: tuple[str, ...] = ()  # who is let in not for long any more
 
 
 def who_am_i(host: Host, given: str | None = None) -> MachineName:
@@ -245,4 +246,4 @@ def perform(host: Host, prepared: Pending | WarrenError) -> Verdict:
         notes = reconcile.perform(host, prepared)
     except WarrenError as error:
         return Verdict(prepared.steps, error, prepared.desired.peer_names)
-    return Verdict(prepared.steps, None, prepared.desired.peer_names, notes)
+    return Verdict(prepared.steps, None, prepared.desired.peer_names, notes, prepared.desired.expiring)

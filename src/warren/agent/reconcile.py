@@ -54,9 +54,12 @@ def prepare(
     `before`: the document that was followed until now, where this is another one. `reaches`: what the agent knows of
     controllers; None: somebody else asks.
     """
-    document = admission.admitted(document, host.revoked(document.instance))
+    now_unix_s = time.time()
+    admission.check_own(document, me, now_unix_s)
+    expiring = tuple(admission.expiry_lines(document, now_unix_s))
+    document = admission.admitted(document, host.revoked(document.instance), now_unix_s)
     observed = host.observe(document.instance, _interface(document, me), others)
-    desired = plan(document, me, reachability=reaches or _as_moved(document, me, observed))
+    desired = replace(plan(document, me, reachability=reaches or _as_moved(document, me, observed)), expiring=expiring)
     own_keys = host.public_keys(desired.instance)
     if observed.link is None:
         _await_release(desired.interface)

@@ -119,7 +119,7 @@ class ControllerWatch:
                 self._close(name)
         for name, document in documents.items():
             try:
-                self._adopt(name, admission.admitted(document, self._host.revoked(name)))
+                self._adopt(name, admission.admitted(document, self._host.revoked(name), time.time()))
             except WarrenError as error:  # the interface is not there, or a socket is refused: no redundancy then
                 log.debug("%s: %s", name, error)
         self.step()

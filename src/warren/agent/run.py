@@ -115,7 +115,9 @@ class Agent:
             elif not text and (verdict.steps or self._told.get(name)):
                 log.info("%s: as the document says", name)
         self._told = {name: str(verdict.error or "") for name, verdict in verdicts.items()}
-        notes = {f"{name}: {note}" for name, verdict in verdicts.items() for note in verdict.notes}
+        notes = {
+            f"{name}: {note}" for name, verdict in verdicts.items() for note in (*verdict.notes, *verdict.expiring)
+        }
         for note in sorted(notes - self._noted):
             log.warning("%s", note)
         self._noted = notes

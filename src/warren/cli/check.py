@@ -79,10 +79,17 @@ def _out_of_date(folder: Folder) -> list[str]:
     from warren.fleet.key_ages import too_old_lines
     from warren.fleet.outdated import behind_line, overdue
     from warren.fleet.rotations import rotations_of
+    from warren.plan.admission import expiry_lines
 
     stale = overdue(folder)
     lines = [behind_line(stale)] if stale else []
-    return [*lines, *(rotation.line for rotation in rotations_of(folder)), *too_old_lines(folder, time.time())]
+    expiries = [line for each in folder.documents.values() for line in expiry_lines(each, time.time())]
+    return [
+        *lines,
+        *expiries,
+        *(rotation.line for rotation in rotations_of(folder)),
+        *too_old_lines(folder, time.time()),
+    ]
 
 
 def _error(problem: Problem) -> dict[str, str | int]:

@@ -70,13 +70,14 @@ def list_machines(given: str | None, as_json: bool) -> None:
 
 
 def _rows(folder: Folder) -> list[dict[str, Any]]:
-    from warren.fleet.outdated import behind_now
+    from warren.fleet.outdated import behind_now, has_expired
     from warren.fleet.rotations import rotations_of
     from warren.fleet.ssh import target_of
     from warren.vars.check import is_revoked
     from warren.vars.generators import key_variable
 
     documents, stale, rotated = folder.documents, behind_now(folder), rotations_of(folder)
+    shut_out = {name for name in folder.inventory.machines if has_expired(folder, name)}
     rows = []
     for name, machine in folder.inventory.machines.items():
         entries = {instance: entry for instance, document in documents.items() if (entry := document.entry(name))}
@@ -93,6 +94,8 @@ def _rows(folder: Folder) -> list[dict[str, Any]]:
             state = f"out of date: {', '.join(stale[name])}"
         else:
             state = "up to date" if entries else "no role"
+        if name in shut_out:
+            state = "expired"
         state = "; ".join([state, *(each.short_line for each in rotated if each.machine == name)])
         rows.append({"machine": name, "roles": roles, "reached_by": target_of(machine).by_hand, "state": state})
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -17,10 +18,20 @@ Behind: TypeAlias = Mapping[MachineName, tuple[InstanceName, ...]]
 """Machines, and the instances whose document of now they did not confirm."""
 
 
+def is_shut_out(folder: Folder, machine: MachineName, instance: InstanceName) -> bool:
+    """Whether nobody lets the machine in: its key was revoked, or its time is over. It is asked nothing any more."""
+    return has_expired(folder, machine) or is_revoked(folder.texts, key_variable(machine, instance))
+
+
+def has_expired(folder: Folder, machine: MachineName) -> bool:
+    expires_unix_s = folder.inventory.machines[machine].expires_unix_s
+    return expires_unix_s is not None and expires_unix_s <= time.time()
+
+
 def behind(folder: Folder, wants: Digests, acknowledged: Digests) -> Behind:
-    """Of all machines that Warren runs on, and whose key was not revoked."""
+    """Of all machines that Warren runs on, and that others let in."""
     inventory = folder.inventory
-    wants = {pair: digest for pair, digest in wants.items() if not is_revoked(folder.texts, key_variable(*pair))}
+    wants = {pair: digest for pair, digest in wants.items() if not is_shut_out(folder, *pair)}
     stale = out_of_date(wants, acknowledged)
     return {machine: instances for machine, instances in stale.items() if inventory.machines[machine].managed}
 

@@ -31,6 +31,8 @@ def plan_digests(document: Document) -> dict[MachineName, Digest]:
     hosts = sha256("\n".join(map(str, host_lines(document))).encode()).hexdigest()
     if document.revoked:  # everybody has to hear of it, those too who never spoke to the machine
         hosts = sha256(f"{hosts} {keys_text(document.revoked)}".encode()).hexdigest()
+    if expiries := [f"{name} {at}" for name, each in document.peers.items() if (at := each.expires_unix_s) is not None]:
+        hosts = sha256("\n".join([hosts, *expiries]).encode()).hexdigest()
     alike = _with_keys_alike(document)
     return {name: _digest(document, alike, name, hosts) for name in (*document.controllers, *document.peers)}
 

@@ -10,9 +10,11 @@ other do not switch at once, for each would call the other by a key that it has 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
+from warren.fleet.outdated import is_shut_out
 from warren.fleet.plans import Digests, wanted
 from warren.fleet.record import Record
 from warren.inventory.model import Inventory
@@ -73,7 +75,8 @@ def rotations_of(folder: Folder) -> list[Rotation]:
     documents = folder.documents
     if not any(entry.second_key for each in documents.values() for entry in _entries(each)):
         return []
-    return rotations(folder.inventory, documents, folder.stored, wanted(documents), acknowledged)
+    not_asked = partial(is_shut_out, folder)
+    return rotations(folder.inventory, documents, folder.stored, wanted(documents), acknowledged, not_asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +100,12 @@ def rotations(
     stored: Mapping[InstanceName, Stored],
     wants: Digests,
     acknowledged: Digests,
+    not_asked: Callable[[MachineName, InstanceName], bool] | None = None,
 ) -> list[Rotation]:
-    """Every key that is being rotated, peers' before controllers'."""
+    """Every key that is being rotated, peers' before controllers'. `not_asked`: those who are shut out anyway."""
     behind = {pair for pair, digest in wants.items() if acknowledged.get(pair) != digest}
+    if not_asked is not None:
+        behind = {pair for pair in behind if not not_asked(*pair)}
     found = []
     for instance, document in documents.items():
         texts = stored.get(instance, NOTHING_STORED)

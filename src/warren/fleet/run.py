@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from warren.errors import UsageError
 from warren.fleet.keys import ask_for_keys
 from warren.fleet.machine_side import SignedDocument
-from warren.fleet.outdated import Behind, behind
+from warren.fleet.outdated import Behind, behind, has_expired, is_shut_out
 from warren.fleet.plans import wanted
 from warren.fleet.record import Record, plans_of
 from warren.fleet.rollout import Limits
@@ -26,9 +26,8 @@ from warren.inventory.wording import Nearest, quoted
 from warren.names import InstanceName, MachineName
 from warren.network.document import Document, encode, keys_text, parse_keys
 from warren.network.stored import KEY_FILES, REVOKED_FILE
-from warren.vars.check import is_revoked
 from warren.vars.generate import Failure, Selection, carry_out, work
-from warren.vars.generators import SharedVariable, Variable, instance_of, key_variable, shortened
+from warren.vars.generators import SharedVariable, Variable, instance_of, shortened
 from warren.wireguard.keys import PublicKey
 from warren.workspace.folder import Folder, open_folder
 from warren.workspace.git import commit, message_for
@@ -114,15 +113,13 @@ class Run:
         return Result(
             tuple(update.outcomes.values()),
             tuple(sorted((targets.keys() & members) - update.outcomes.keys() - set(without_key))),
-            tuple(name for name in without_key if name not in failed and not self._is_revoked(name)),
+            tuple(name for name in without_key if name not in failed and not self._is_shut_out(name)),
             behind(self.folder, wants, self.record.acknowledged()),
             tuple(self.rotations()),
         )
 
-    def _is_revoked(self, machine: MachineName) -> bool:
-        return any(
-            is_revoked(self.folder.texts, key_variable(machine, name)) for name in self.folder.inventory.instances
-        )
+    def _is_shut_out(self, machine: MachineName) -> bool:
+        return any(is_shut_out(self.folder, machine, name) for name in self.folder.inventory.instances)
 
     def rotations(self) -> list[Rotation]:
         """Keys that are on their way, as far as is known here."""
@@ -134,7 +131,11 @@ class Run:
         """All that are out of date and did not fail in this run; returns those that have no key yet."""
         documents = self.folder.documents
         todo, without_key = errands(targets, documents, wanted(documents), self.record.acknowledged())
-        todo = {name: errand for name, errand in todo.items() if update.may_visit(name)}
+        todo = {
+            name: errand
+            for name, errand in todo.items()
+            if update.may_visit(name) and not has_expired(self.folder, name)
+        }
         signed = self._sign(documents, todo, key, update.dry_run)
         try:
             asyncio.run(update.run(todo, signed, in_order(todo, documents), limits))

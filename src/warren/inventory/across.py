@@ -14,11 +14,34 @@ from warren.wireguard.endpoint import DEFAULT_PORT
 
 
 def check_across(meshes: Sequence[Mesh], machines: Machines, report: Report) -> None:
+    _check_expiries(meshes, machines, report)
     if len(meshes) > 1:
         _check_names(meshes, report)
         _check_ports(meshes, machines, report)
         _check_interfaces(meshes, machines, report)
         _check_domains(meshes, report)
+
+
+def _check_expiries(meshes: Sequence[Mesh], machines: Machines, report: Report) -> None:
+    """The operator's own way must not run out: through controllers, and through jump hosts."""
+    controllers = {machine for mesh in meshes for machine in mesh.controller.entered}
+    jumps = {hop.rpartition("@")[2] for each in machines.by_name.values() for hop in each.deploy.via.split(",")}
+    domains = [mesh.instance.domain for mesh in meshes]
+    for name, machine in machines.by_name.items():
+        if machine.expires_unix_s is None:
+            continue
+        known_as = {name, machine.deploy.host.rpartition("@")[2], *(f"{name}.{domain}" for domain in domains)}
+        if name in controllers:
+            what = "is a controller, which others are reached through"
+        elif known_as & (jumps - {""}):
+            what = "is the way to others (deploy.via)"
+        else:
+            continue
+        report.add(
+            ("machines", name, "expires"),
+            f"machine {quoted(name)} {what}, and cannot expire",
+            "remove it; to take the machine out, take it out of the inventory",
+        )
 
 
 def _check_names(meshes: Sequence[Mesh], report: Report) -> None:

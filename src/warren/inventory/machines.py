@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from warren.inventory.findings import Path
@@ -43,7 +44,8 @@ def read_machines(tree: schema.Tree, report: Report) -> Machines:
         if tags not in tag_sets:
             tag_sets[tags] = frozenset((ALL, *tags))
         description, managed = entry.get("description") or "", entry.get("managed") is not False
-        machines[name] = Machine(name, tag_sets[tags], description, _deploy(name, entry, report), managed)
+        deploy, expires_unix_s = _deploy(name, entry, report), _expires(name, entry, report)
+        machines[name] = Machine(name, tag_sets[tags], description, deploy, managed, expires_unix_s)
         for tag in tag_sets[tags]:
             by_tag.setdefault(tag, []).append(name)
     return Machines(machines, dict(sorted(by_tag.items())))
@@ -100,6 +102,20 @@ def unknown_machine(name: str, known: Mapping[MachineName, object], report: Repo
     new = f"{report.dotted('machines', name)} = {{}}"
     mend = f"{question}Machines: {listed(known) or 'none'}; a new one is added with {new}"
     return f"there is no machine {quoted(name)}", mend
+
+
+def _expires(name: MachineName, entry: schema.Machine, report: Report) -> int | None:
+    text = entry.get("expires")
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        report.add(("machines", name, "expires"), f"there is no such time: {quoted(text)}", "write a day: 2026-12-31")
+        return None
+    if len(text) == len("2026-12-31"):
+        moment += timedelta(days=1)
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def _deploy(name: MachineName, entry: schema.Machine, report: Report) -> Deploy:

@@ -27,6 +27,7 @@ class Machine:
     description: str = ""
     deploy: Deploy = field(default_factory=Deploy)
     managed: bool = True  # False: Warren does not run on it; what it needs is rendered, its key is made by hand
+    expires_unix_s: int | None = None  # after that, nobody lets it in; None: never
 
 
 @dataclass(frozen=True, slots=True)

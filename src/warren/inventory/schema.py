@@ -28,6 +28,7 @@ Name: TypeAlias = Annotated[str, Field(pattern=HOST_NAME_PATTERN, description=f"
 Port: TypeAlias = Annotated[int, Field(ge=PORTS.start, lt=PORTS.stop)]
 Mtu: TypeAlias = Annotated[int, Field(ge=MTUS.start, lt=MTUS.stop)]
 Days: TypeAlias = Annotated[int, Field(ge=KEY_AGES_DAYS.start, lt=KEY_AGES_DAYS.stop)]
+Moment: TypeAlias = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}:\d{2})?)?$")]
 # What ssh is given: nothing that it would take for an option, nothing that a shell would split.
 SshHost: TypeAlias = Annotated[str, Field(pattern=r"^[^-\s]\S*$")]
 
@@ -67,6 +68,13 @@ class Machine(TypedDict, total=False):
     deploy: Deploy
     managed: Annotated[
         bool | None, Field(description="`false`: Warren does not run on it, `warren render` says what it needs.")
+    ]
+    expires: Annotated[
+        Moment | None,
+        Field(
+            description="Until when others let it in: the end of a day, `2026-12-31`, or `2026-12-31T18:00`; "
+            "in UTC unless it says otherwise. For peers."
+        ),
     ]
     name: Any
     icon: Any

@@ -154,6 +154,9 @@ _RANGES = {"mtu": (MTUS, _USUAL_MTU), "max_key_age_days": (KEY_AGES_DAYS, _USUAL
 def _bad_text(path: Path, value: Any) -> tuple[str, str]:
     if path[-1] == "name":
         return f"{quoted(value)} cannot be the inventory's name", _better_name(value)
+    if path[-1] == "expires":
+        mend = 'write the last day, or a time: "2026-12-31", "2026-12-31T18:00+01:00"'
+        return f"{quoted(value)} is no day and no time", mend
     return f"{quoted(value)} is nothing that ssh can be given", 'write a host, or user@host: "root@server1.example.com"'
 
 

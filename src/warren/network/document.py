@@ -56,7 +56,10 @@ class ControllerEntry:
 
 @dataclass(frozen=True, slots=True)
 class PeerEntry:
-    """A peer as others know it. `public_key` and `second_key` as for a controller."""
+    """A peer as others know it. `public_key` and `second_key` as for a controller.
+
+    `expires_unix_s`: from then on nobody lets it in; None: never.
+    """
 
     name: MachineName
     public_key: PublicKey | None
@@ -65,6 +68,7 @@ class PeerEntry:
     interface: InterfaceName
     mtu_bytes: int | None = None
     second_key: PublicKey | None = None
+    expires_unix_s: int | None = None
 
 
 Entry: TypeAlias = ControllerEntry | PeerEntry
@@ -117,6 +121,7 @@ def encode(document: Document) -> bytes:
             "role": "peer",
             "suffix": addresses.suffix_text(peer.suffix),
             "controller": peer.controller,
+            **({} if peer.expires_unix_s is None else {"expires": peer.expires_unix_s}),
             **_optional(peer),
         }
     for name, fields in machines.items():
@@ -213,6 +218,7 @@ def _entry(name: MachineName, fields: _Fields, instance: InstanceName) -> Entry:
             interface,
             mtu_bytes,
             second_key,
+            fields.take("expires", int, _not_negative, default=None),
         )
     else:
         raise DocumentRefused(f"{fields.where}: role {role!r} is not known here", mend="update Warren on this machine")

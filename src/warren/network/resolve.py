@@ -45,6 +45,7 @@ def resolve(
         allocations = allocate(inventory, stored)
     except InventoryError as error:
         problems.extend(error.problems)
+    expires = {name: at for name, each in inventory.machines.items() if (at := each.expires_unix_s) is not None}
     revoked = {name: _revoked(name, stored.get(name, NOTHING_STORED), problems) for name in inventory.instances}
     keys = {
         name: _keys(instance, stored.get(name, NOTHING_STORED), revoked[name], problems)
@@ -54,12 +55,20 @@ def resolve(
     if problems:
         raise InventoryError(tuple(problems))
     return {
-        name: replace(_document(instance, allocations[name], keys[name], serial), revoked=tuple(sorted(revoked[name])))
+        name: replace(
+            _document(instance, allocations[name], keys[name], serial, expires), revoked=tuple(sorted(revoked[name]))
+        )
         for name, instance in inventory.instances.items()
     }
 
 
-def _document(instance: Instance, allocation: Allocation, keys: Mapping[MachineName, _Keys], serial: int) -> Document:
+def _document(
+    instance: Instance,
+    allocation: Allocation,
+    keys: Mapping[MachineName, _Keys],
+    serial: int,
+    expires: Mapping[MachineName, int],
+) -> Document:
     return Document(
         instance=instance.name,
         base=allocation.base,
@@ -87,6 +96,7 @@ def _document(instance: Instance, allocation: Allocation, keys: Mapping[MachineN
                 peer.interface,
                 peer.mtu_bytes,
                 keys[name].second,
+                expires.get(name),
             )
             for name, peer in instance.peers.items()
         },

@@ -54,6 +54,7 @@ class Desired:
     # While a machine's key is rotated, both of its keys are in `peers`: the first with all that is its, the second
     # without. Which of them has it in truth, `rotation` picks from what was heard.
     second_keys: Mapping[PublicKey, PublicKey] = field(default_factory=dict)
+    expiring: tuple[str, ...] = ()  # for people: who is let in not for long any more, or not any more
 
 
 @dataclass(frozen=True, slots=True)

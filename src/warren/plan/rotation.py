@@ -55,6 +55,10 @@ def moves(
     """
     changes: list[PeerChange] = []
     for first, second in pairs.items():
+        if not heard & {first, second} and not any(
+            _handshake_unix_s(device, key, now_unix_s) for key in (first, second)
+        ):
+            continue  # both sessions were just begun anew: whoever has it keeps it until one is heard
         speaks, silent = _order(device, first, second, now_unix_s, heard)
         gains, loses = device.peers.get(speaks), device.peers.get(silent)
         if gains is not None and loses is not None and loses.allowed_ips:

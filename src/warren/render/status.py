@@ -47,6 +47,7 @@ def _instance(status: InstanceStatus) -> dict[str, object]:
         "steps_pending": status.steps_pending,
         "notes": list(status.notes),
         "agent": status.agent,
+        "expiring": list(status.desired.expiring),
         "machines": {
             name: _peer(held[key], observed.unix_s) if key in held else {"configured": False}
             for key, name in _in_use(desired, observed).items()
@@ -88,6 +89,7 @@ def _instance_text(status: InstanceStatus) -> str:
         peer = observed.device.peers.get(key)
         rows.append((name, *_cells(peer, observed.unix_s)) if peer else (name, "-", "not configured", "-", "-"))
     notes = "".join(f"to be done by hand: {note}\n" for note in status.notes)
+    notes += "".join(f"{line}\n" for line in desired.expiring)
     head = f"{desired.instance} on {desired.machine}, interface {desired.interface}: {state}\n{notes}"
     return f"{head}{columns(rows)}{_agent_text(status)}"
 
