@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup lab lab-down test check bench test-kernel reference lock clean
+.PHONY: help setup lab lab-down test check bench bench-failover test-kernel reference lock clean
 
 # Without compiled bytecode every command starts two to four times slower.
 unexport PYTHONDONTWRITEBYTECODE
@@ -33,6 +33,9 @@ check: setup ## format, lint, types, architecture, quick tests: before every com
 
 bench: setup ## measure; BENCH="startup device" for some of it
 	@.venv/bin/python -m bench $(BENCH)
+
+bench-failover: setup ## silences when controllers fail, are drained, come back; WARREN_TRIALS=30, WARREN_FAULTS="killed,cut"
+	@.venv/bin/python -m bench failover
 
 test-kernel: setup ## the tests marked kernel, on the kernel's own WireGuard (in QEMU where this kernel has none)
 	@scripts/test-kernel $(ARGS)
