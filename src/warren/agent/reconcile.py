@@ -28,6 +28,7 @@ log = logging.getLogger("warren")
 
 RELEASE_S = 1.0  # for the userspace process of a link that was taken away just now to let go of socket and port
 _POLL_S = 0.02
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Pending:
     others: frozenset[IPv6Network]  # the bases of the machine's other instances, whose routes are none of this one's
     steps: tuple[Step, ...]
     resolved: Resolved
+    document: Document
+    reaches: Reachability | None  # what the agent knows; None: somebody else is at work
 
 
 def prepare(
@@ -69,7 +72,7 @@ def prepare(
     resolved = others_first(observed, desired, host.resolve(endpoints_to_look_up(observed, desired, moved)))
     desired = _with_mtu(host, desired, observed, resolved, document.entry(me))
     steps = (*map(DeleteLink, former), *diff(observed, desired, resolved, moved))
-    return Pending(desired, observed, others, steps, resolved)
+    return Pending(desired, observed, others, steps, resolved, document, reaches)
 
 
 def _interface(document: Document, me: MachineName) -> InterfaceName:
@@ -83,21 +86,36 @@ def _as_moved(document: Document, me: MachineName, observed: Observed) -> Reacha
 
 def perform(host: Host, pending: Pending) -> tuple[str, ...]:
     """Do it; NotConverged if the machine differs after everything was done. Returns what is left for the operator."""
-    desired, observed = pending.desired, pending.observed
-    for step in pending.steps:
-        host.perform(step, pending.resolved)
-        for line in log_lines(step, desired.peer_names):
-            log.info("%s", line)
-    if pending.steps:
+    desired, observed, steps = pending.desired, pending.observed, pending.steps
+    for _ in range(_TRIES):
+        if not steps:
+            return notes(desired, observed)
+        for step in steps:
+            host.perform(step, pending.resolved)
+            for line in log_lines(step, desired.peer_names):
+                log.info("%s", line)
         observed = host.observe(desired.instance, desired.interface, pending.others)
-        left_over = diff(observed, desired, pending.resolved)
-        if left_over:
-            raise NotConverged(
-                f"still to do after everything was done: {', '.join(type(step).__name__ for step in left_over)}",
-                where=f"{desired.instance} on {desired.machine}",
-                mend="does something else here change the same things? `warren apply --check` shows what differs",
-            )
-    return notes(desired, observed)
+        if not (left_over := diff(observed, desired, pending.resolved)):
+            return notes(desired, observed)
+        # The agent may have moved subnets meanwhile, beside whoever this is. Then, and only then, what is left differs.
+        desired = _as_it_is_now(pending, observed)
+        steps = diff(observed, desired, pending.resolved)
+        if steps == left_over:
+            break
+    raise NotConverged(
+        f"still to do after everything was done: {', '.join(type(step).__name__ for step in steps)}",
+        where=f"{desired.instance} on {desired.machine}",
+        mend="does something else here change the same things? `warren apply --check` shows what differs",
+    )
+
+
+def _as_it_is_now(pending: Pending, observed: Observed) -> Desired:
+    """What the machine should be by now: beside us, the agent may have moved subnets meanwhile."""
+    if pending.reaches is not None:
+        return pending.desired
+    me = pending.desired.machine
+    reaches = _as_moved(pending.document, me, observed)
+    return replace(plan(pending.document, me, reachability=reaches), mtu_bytes=pending.desired.mtu_bytes)
 
 
 def notes(desired: Desired, observed: Observed) -> tuple[str, ...]:
