@@ -202,7 +202,8 @@ class Mesh:
 
     def close(self) -> None:
         if self.sender is not None:
-            self.sender.kill()
+            assert self.sender.stdin is not None
+            self.sender.stdin.close()
             self.sender.wait()
 
 

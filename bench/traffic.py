@@ -1,6 +1,6 @@
 """Open connections to measure by: a TCP stream and a train of datagrams, to be run on two machines of a lab.
 
-    python traffic.py serve                     echoes, by TCP and UDP, on port 7000
+    python traffic.py serve                     echoes, by TCP and UDP, on port 7000, until the end of stdin
     python traffic.py send NAME                 sends numbered records every 5 ms, by both, and listens for them
 
 On stdin of `send`, a line `START END` (CLOCK_MONOTONIC, which all machines of a lab share) asks for one of JSON: what
@@ -37,9 +37,12 @@ def serve() -> None:
     datagrams.bind(("::", PORT))
     selector.register(listener, selectors.EVENT_READ)
     selector.register(datagrams, selectors.EVENT_READ)
+    selector.register(sys.stdin, selectors.EVENT_READ)
     while True:
         for key, _ in selector.select():
             sock = key.fileobj
+            if sock is sys.stdin:
+                return
             assert isinstance(sock, socket.socket)
             if sock is listener:
                 connection = listener.accept()[0]
