@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from warren.agent import status_socket
-from warren.errors import UsageError
+from warren.errors import MachineError, UsageError
 from warren.host import state
 from warren.host.machine import Host
 from warren.names import InstanceName, MachineName
@@ -55,7 +55,9 @@ def _await(name: InstanceName, draining: bool) -> bool:
         if found.get("draining") is draining and (found.get("left") or not draining):
             return True
         if found.get("draining") is not draining and waited_s > _NOTICE_S:
-            return False
+            raise MachineError(
+                "the agent does not take notice of it", where=str(name), mend="see what it says: journalctl -u warren"
+            )
         time.sleep(_POLL_S)
     return False
 

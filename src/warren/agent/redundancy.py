@@ -99,6 +99,7 @@ class ControllerWatch:
         self._selector = selectors.EpollSelector()
         self._instances: dict[InstanceName, _Instance] = {}
         self._resolver = Resolver()
+        self._told: dict[InstanceName, str] = {}
         self._clock_s = _wall_clock_offset_s()
         self.due_s = _FOREVER
         self.moved = False
@@ -120,8 +121,11 @@ class ControllerWatch:
         for name, document in documents.items():
             try:
                 self._adopt(name, admission.admitted(document, self._host.revoked(name), time.time()))
-            except WarrenError as error:  # the interface is not there, or a socket is refused: no redundancy then
-                log.debug("%s: %s", name, error)
+                self._told.pop(name, None)
+            except WarrenError as error:  # the mesh goes on; it is told once
+                if self._told.get(name) != str(error):
+                    log.warning("%s: controllers are not watched, and nobody takes over: %s", name, error)
+                self._told[name] = str(error)
         self.step()
 
     def step(self) -> None:
