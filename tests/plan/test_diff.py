@@ -38,6 +38,11 @@ def perform(seen: Observed, desired: Desired) -> Observed:
     return after(seen, diff(seen, desired, resolved), where)
 
 
+def device_after(seen: Observed) -> ObservedDevice:
+    assert seen.device is not None
+    return seen.device
+
+
 def any_machine(document: Document, data: st.DataObject) -> MachineName:
     return data.draw(st.sampled_from([*document.controllers, *document.peers]))
 

@@ -157,16 +157,19 @@ def answered(
 
 def judged(health: Health, now_s: float, tuning: Tuning = TUNING) -> Health:
     """The verdict for what was not answered until now."""
-    late = [each for each in health.rounds if each.sent_s + timeout_s(health, tuning) <= now_s]
+    sent_by_s = now_s - timeout_s(health, tuning)
+    late = [each for each in health.rounds if each.sent_s <= sent_by_s]
     if health.is_up:
         return _judged_up(health, late, now_s, tuning)
-    if now_s - health.last_proof_s > tuning.gap_s:
+    if health.is_steady and now_s - health.last_proof_s > tuning.gap_s:
         health = replace(health, steady_since_s=float("inf"))
-    answers = _answers(health, now_s, tuning)
-    if health.verdict is Verdict.SILENT and answers and not health.is_steady and health.proof is Probe.THROUGH:
+    if health.verdict is Verdict.NOT_FORWARDING:
+        # Counted in rounds, since they become rare with time.
+        unheard = sum(not each.echoed for each in late)
+        if unheard >= tuning.silent_rounds and now_s - health.last_answer_s > tuning.gap_s:
+            return replace(health, verdict=Verdict.SILENT, since_s=now_s, renewals=0, renewal_due_s=now_s)
+    elif _answers(health, now_s, tuning) and not health.is_steady and health.proof is Probe.THROUGH:
         return replace(health, verdict=Verdict.NOT_FORWARDING, since_s=now_s, renewal_due_s=float("inf"))
-    if health.verdict is Verdict.NOT_FORWARDING and not answers:
-        return replace(health, verdict=Verdict.SILENT, since_s=now_s, renewals=0, renewal_due_s=now_s)
     return health
 
 
@@ -241,9 +244,10 @@ def next_round_s(health: Health, pace_s: float, spread: float, now_s: float, tun
 
 def next_judgement_s(health: Health, now_s: float, tuning: Tuning = TUNING) -> float:
     """When time alone may change the verdict; inf: not before another answer or probe."""
-    wait_s = timeout_s(health, tuning)
-    due = [each.sent_s + wait_s for each in health.rounds if each.sent_s + wait_s > now_s]
-    at_s = min(due) if due and health.is_up else float("inf")
+    at_s = float("inf")
+    if health.is_up:
+        wait_s = timeout_s(health, tuning)
+        at_s = min((each.sent_s + wait_s for each in health.rounds if each.sent_s + wait_s > now_s), default=at_s)
     if health.is_up and health.doubted and health.grace_until_s > now_s:
         at_s = min(at_s, health.grace_until_s)
     if health.verdict is not Verdict.SILENT:

@@ -5,7 +5,7 @@ So a subnet changes its carrier, or a machine its key, and at no time has nobody
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from warren.plan import rotation
@@ -19,25 +19,28 @@ from warren.wireguard.keys import PublicKey
 def moves(device: ObservedDevice, desired: Desired, now_unix_s: float) -> SetPeers:
     """What has to be said to the device at once so that every packet goes where `desired` wants it, and no more.
 
-    Nothing but gains: atomic for each AllowedIP, and no packet is without a holder. What is left over says nothing else
-    than what stands around it, and the next diff takes it away.
+    Nothing but gains, the longest prefixes first: so every address goes from its old holder to the new one, and is with
+    no other in between. What is left over says nothing else than what stands around it; the next diff takes it away.
     """
     peers = rotation.peers_now(desired, device, now_unix_s)
     wanted = {allowed: key for key, peer in peers.items() for allowed in peer.allowed_ips}
     holders = {allowed: key for key, peer in device.peers.items() for allowed in peer.allowed_ips}
-    gained: dict[PublicKey, set[AllowedIP]] = {}
-    for allowed, key in wanted.items():
-        if key in device.peers and holders.get(allowed) != key:
-            gained.setdefault(key, set()).add(allowed)
+    gains = [(allowed, key) for allowed, key in wanted.items() if key in device.peers and holders.get(allowed) != key]
     for allowed, key in holders.items():
         around = _holder_around(allowed, wanted) if allowed not in wanted and key in peers else None
         if around is not None and around != key and around in device.peers:
-            gained.setdefault(around, set()).add(allowed)
-    changes = tuple(
-        PeerChange(key, allowed_ips=device.peers[key].allowed_ips | found, gained_ips=frozenset(found))
-        for key, found in gained.items()
-    )
-    return SetPeers(desired.interface, changes)
+            gains.append((allowed, around))
+    return SetPeers(desired.interface, tuple(_longest_first(device, gains)))
+
+
+def _longest_first(device: ObservedDevice, gains: list[tuple[AllowedIP, PublicKey]]) -> Iterator[PeerChange]:
+    gained: dict[tuple[int, PublicKey], set[AllowedIP]] = {}
+    for allowed, key in gains:
+        gained.setdefault((-allowed.prefix_length, key), set()).add(allowed)
+    held = {key: device.peers[key].allowed_ips for _, key in gained}
+    for (_, key), found in sorted(gained.items(), key=lambda each: each[0]):
+        held[key] |= found
+        yield PeerChange(key, allowed_ips=held[key], gained_ips=frozenset(found))
 
 
 def _holder_around(allowed: AllowedIP, wanted: Mapping[AllowedIP, PublicKey]) -> PublicKey | None:

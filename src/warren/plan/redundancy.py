@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
+from typing import Any
 from zlib import crc32
 
 from warren.errors import SignalRefused
@@ -36,6 +37,8 @@ from warren.plan.reachability import NOBODY, Reachability, everything, found
 from warren.plan.signals import NOTHING_LOST, Directory, Report, Word
 from warren.plan.views import Views
 from warren.wireguard.device import ObservedDevice
+
+SHORTEST_PAUSE_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ def step(state: Redundancy, inputs: Inputs, now_s: float, unix_s: float = 0.0) -
     state = _with_datagrams(state, inputs.datagrams, actions, told)
     if inputs.drain is not None and state.ledger is not None:
         state = _with_drain(state, inputs.drain, told)
-    state = replace(
+    state = _with(
         state, healths={name: health.judged(each, now_s, state.tuning) for name, each in state.healths.items()}
     )
     _tell_verdicts(before, state, told)
@@ -279,7 +282,7 @@ def _tell_verdicts(before: Redundancy, state: Redundancy, told: _Teller) -> None
         if each.verdict is was:
             continue
         if each.is_up:
-            told(Kind.VERDICT, name, "is up", f"answers have been steady since it was called {_phrase(was)}")
+            told(Kind.VERDICT, name, "is up", "its answers have been steady for long enough")
         else:
             cause = {
                 Verdict.SILENT: "no probe was answered",
@@ -315,7 +318,7 @@ def _with_moves(state: Redundancy, told: _Teller) -> Redundancy:
     }
     returning = {name: state.returning.get(name, now_s) for name in up - used}
     used |= {name for name, since_s in returning.items() if not used or now_s - since_s >= tuning.word_wait_s}
-    return replace(
+    return _with(
         state,
         used=used,
         draining=draining,
@@ -381,7 +384,7 @@ def _with_reports(state: Redundancy, actions: list[Action]) -> Redundancy:
     if is_new:
         return replace(state, reported=report, reported_to=reached, repeat_due_s=now_s + tuning.repeat_s)
     repeat_due_s = state.repeat_due_s if now_s < state.repeat_due_s else float("inf")
-    return replace(state, reported_to=reached, repeat_due_s=repeat_due_s)
+    return _with(state, reported_to=reached, repeat_due_s=repeat_due_s)
 
 
 def _with_sayings(state: Redundancy, actions: list[Action]) -> Redundancy:
@@ -389,7 +392,7 @@ def _with_sayings(state: Redundancy, actions: list[Action]) -> Redundancy:
     held, said = ledger.sayings(state.ledger, state.now_s, state.tuning)
     for each in said:
         actions.extend(_sends(state, each.to, each.word))
-    return replace(state, ledger=held)
+    return _with(state, ledger=held)
 
 
 def _sends(state: Redundancy, to: tuple[MachineName, ...], word: Word) -> Iterator[Send]:
@@ -414,7 +417,7 @@ def _with_renewals(state: Redundancy, actions: list[Action], told: _Teller) -> R
                 Kind.RENEWAL, name, "is called anew until it answers", "it may have lost the session that we still have"
             )
         actions.append(Renew(name))
-    return replace(state, healths=healths)
+    return _with(state, healths=healths)
 
 
 def _speaks_first(state: Redundancy, controller: MachineName) -> bool:
@@ -430,7 +433,7 @@ def _with_rounds(state: Redundancy, actions: list[Action]) -> Redundancy:
             number = numbers[name] = (numbers.get(name, 0) + 1) % 0x10000
             actions.append(SendRound(name, health.kinds(each), number))
             healths[name] = health.sent(each, number, state.now_s)
-    return replace(state, healths=healths, numbers=numbers)
+    return _with(state, healths=healths, numbers=numbers)
 
 
 def _next_round_s(state: Redundancy, name: MachineName, each: Health) -> float:
@@ -451,12 +454,19 @@ def _due_s(state: Redundancy) -> float:
     for name, each in state.healths.items():
         due.append(_next_round_s(state, name, each))
         due.append(health.next_judgement_s(each, state.now_s, state.tuning))
-    return min(due, default=float("inf"))
+    # A time that rounding left in the past would have the agent spin.
+    return max(min(due, default=float("inf")), state.now_s + SHORTEST_PAUSE_S)
 
 
 def _spread(state: Redundancy, name: MachineName, number: int) -> float:
     """-1..1, different for all and for each time, and the same in every run: so machines do not act in step."""
     return crc32(f"{state.me.name}/{name}/{number}".encode()) / 0x7FFFFFFF - 1
+
+
+def _with(state: Redundancy, **changes: Any) -> Redundancy:
+    """`replace` of what differs. Most steps change little, and the copy is most of what they cost."""
+    differing = {name: value for name, value in changes.items() if getattr(state, name) != value}
+    return replace(state, **differing) if differing else state
 
 
 def _without(mapping: Mapping[MachineName, float], name: MachineName) -> dict[MachineName, float]:

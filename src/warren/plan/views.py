@@ -11,6 +11,7 @@ from warren.plan.signals import Word
 
 _NOBODY: frozenset[MachineName] = frozenset()
 _NO_SOURCE = MachineName("")  # read from the device
+_ON_ITS_WAY_S = 0.25  # what was said before a move, and came in after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Views:
+    """`returned_s`: when all began to use a controller again, as it had announced."""
+
     of: Mapping[MachineName, View] = field(default_factory=dict)
+    returned_s: Mapping[MachineName, float] = field(default_factory=dict)
 
 
 def as_found(lost: Mapping[MachineName, frozenset[MachineName]], now_s: float, tuning: Tuning) -> Views:
@@ -43,27 +47,31 @@ def heard(views: Views, source: MachineName, word: Word, me: MachineName, now_s:
         as_of_s = now_s - said.age_s
         if said.peer == me or (known is not None and known.told_by != source and known.as_of_s > as_of_s):
             continue
-        held[said.peer] = View(said.lost, said.steady, as_of_s, source, now_s + tuning.forget_s)
+        # Who found a controller steady before all returned to it has returned too, and just not said so yet.
+        since = frozenset(
+            each for each in said.steady if as_of_s < views.returned_s.get(each, float("-inf")) + _ON_ITS_WAY_S
+        )
+        until_s = now_s + tuning.forget_s
+        held[said.peer] = View(said.lost - since, said.steady - since, as_of_s, source, until_s)
     if word.is_whole:
         named = {said.peer for said in word.said}
         held = {name: view for name, view in held.items() if name in named or view.told_by not in (source, _NO_SOURCE)}
-    return Views(held)
+    return replace(views, of=held)
 
 
 def returned(views: Views, controller: MachineName, now_s: float) -> Views:
     """All who found the controller steady use it from now on: so it was announced."""
     gone = frozenset((controller,))
-    return Views(
-        {
-            name: replace(view, lost=view.lost - gone, steady=view.steady - gone, as_of_s=now_s)
-            if controller in view.steady
-            else view
-            for name, view in views.of.items()
-        }
-    )
+    held = {
+        name: replace(view, lost=view.lost - gone, steady=view.steady - gone, as_of_s=now_s)
+        if controller in view.steady
+        else view
+        for name, view in views.of.items()
+    }
+    return Views(held, {**views.returned_s, controller: now_s})
 
 
 def without_the_old(views: Views, now_s: float) -> Views:
     if all(view.until_s > now_s for view in views.of.values()):
         return views
-    return Views({name: view for name, view in views.of.items() if view.until_s > now_s})
+    return replace(views, of={name: view for name, view in views.of.items() if view.until_s > now_s})
