@@ -140,14 +140,12 @@ class Mesh:
     def stop_agents(self) -> None:
         self.agents = False
         for name in _PEERS:
-            _output(
-                self.name, name, "sh", "-c", "kill -9 $(pgrep -f 'agent' | head -n 1); rm -f /run/warren/agent.sock"
-            )
+            _output(self.name, name, "sh", "-c", "kill -9 $(pgrep -o -f 'warren.* agent')")
 
     def restart_agent(self, machine: str) -> None:
         from warren.lab.lab import find_lab
 
-        _output(self.name, machine, "sh", "-c", "kill -9 $(pgrep -f agent | head -n 1)")
+        _output(self.name, machine, "sh", "-c", "kill -9 $(pgrep -o -f 'warren.* agent')")
         find_lab(self.name).start_agents([machine])  # type: ignore[list-item]
 
     def _restart_agents(self) -> None:
