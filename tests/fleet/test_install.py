@@ -8,6 +8,8 @@ import pytest
 
 from fleet.fleets import FOLDER, OPERATOR, Fleet, fleet
 from namespaces import wait_until
+from warren.fleet import bootstrap
+from warren.fleet.bundle import bundle
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 
@@ -126,7 +128,9 @@ def test_a_full_disk(machines: Fleet) -> None:
 
 def test_a_disk_that_gets_full_leaves_the_installed_warren_as_it_was(machines: Fleet) -> None:
     """Another machine's disk: it has Warren, and no room for a second one beside it."""
-    machines.sh("crowded", "umount /usr/local/lib/warren && mount -t tmpfs -o size=400k none /usr/local/lib/warren")
+    size = len(bootstrap.compiled(bundle())) * 3 // 2  # for one and a half
+    folder = "/usr/local/lib/warren"
+    machines.sh("crowded", f"umount {folder} && mount -t tmpfs -o size={size} none {folder}")
     machines.warren("machines", "install", "crowded")
     before = machines.sh("crowded", "cd /usr/local/lib/warren; find . -type f | xargs sha256sum")
     said = machines.warren("machines", "install", "crowded", code=4)

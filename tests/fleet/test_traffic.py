@@ -67,7 +67,7 @@ def change(fleet: Fleet, *lines: str) -> None:
 def nothing_lost(fleet: Fleet, trains: Sequence[tuple[str, str]] = TRAINS) -> Iterator[None]:
     """50 packets a second on each way, meanwhile; every one of them must have had its answer."""
     for machine, name in trains:
-        fleet.sh(machine, f"ping -6 -c 1 -W 10 {name}")
+        fleet.sh(machine, f"for each in $(seq 15); do ping -6 -c 1 -W 2 {name} && exit; done; exit 1")
         fleet.spawn(machine, ["sh", "-c", f"echo $$ > /run/train; exec ping -6 -i 0.02 {name}"], "/var/log/train")
         _await(fleet, machine, 9)
     yield

@@ -104,7 +104,6 @@ def await_carrier(on: Computer, machine: str, carrier: str) -> None:
     wait_until(lambda: "as the document says" in on.on(machine, "warren", "status"), SOON_S, "the rest")
 
 
-@pytest.mark.kernel
 def test_a_stream_survives_a_controller_that_dies_and_its_return(two: Computer) -> None:
     with stream(two, "laptop1", "laptop3") as going:
         two.warren("fault", "kill", "server1")

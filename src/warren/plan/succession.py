@@ -25,9 +25,12 @@ def check(new: Document, held: Document | None, me: MachineName) -> None:
         )
 
 
-def moved(new: Document, held: Document | None) -> frozenset[PublicKey]:
-    """The controllers that are reached elsewhere than before, by their keys."""
-    if held is None:
+def moved(new: Document, held: Document | None, me: MachineName) -> frozenset[PublicKey]:
+    """The controllers that are reached elsewhere than before, by their keys.
+
+    As a peer sees it: controllers are updated first. Between two of them the other one may still be where it was.
+    """
+    if held is None or me in new.controllers:
         return frozenset()
     before = {key: entry.endpoint for entry in held.controllers.values() for key in keys_of(entry)}
     return frozenset(
