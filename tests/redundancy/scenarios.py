@@ -7,7 +7,7 @@ from itertools import permutations
 from random import Random
 
 from redundancy.simulator import Mesh, document
-from redundancy.wire import KEEPALIVE_S, REKEY_TIMEOUT_S, SILENCE_S, Link
+from redundancy.wire import KEEPALIVE_S, REJECT_S, REKEY_TIMEOUT_S, SILENCE_S, Link
 from warren.names import MachineName
 from warren.network import addresses
 from warren.plan.events import Kind
@@ -52,6 +52,7 @@ class Run:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.log: list[str] = []
+        self.clock_set_s = float("-inf")
         controllers, peers = self.random.choice((1, 2, 2, 2, 3, 3, 4, 6)), self.random.randint(2, 8)
         if controllers > 3:
             peers = min(peers, 4)
@@ -99,7 +100,7 @@ class Run:
             "no forwarding": lambda: setattr(mesh.machines[controller], "forwards", False),
             "forwarding": lambda: setattr(mesh.machines[controller], "forwards", True),
             "sleep": lambda: self._sleep(peer),
-            "set its clock": lambda: mesh.set_clock(peer, random.choice((HOUR_S, -HOUR_S))),
+            "set its clock": lambda: self._set_clock(peer),
             "drain": lambda: self._drain(controller, len(self._undrained()) > 1),
             "undrain": lambda: self._drain(controller, False),
             "use": lambda: mesh.use(peer, frozenset(each for each in self.controllers if random.random() < 0.5)),
@@ -134,6 +135,10 @@ class Run:
             self.mesh.sleep(name)
             self.mesh.clock.at(self.mesh.clock.now_s + self.random.choice((0.5, 5, 40, 200)), self.mesh.wake, name)
 
+    def _set_clock(self, name: MachineName) -> None:
+        self.clock_set_s = self.mesh.clock.now_s
+        self.mesh.set_clock(name, self.random.choice((HOUR_S, -HOUR_S)))
+
     def _drain(self, name: MachineName, draining: bool) -> None:
         if self.has_agents:
             self.mesh.drain(name, draining)
@@ -159,6 +164,9 @@ class Run:
 
     def _settle(self) -> None:
         self._run(210.0 if any(not each.host.awake for each in self.mesh.machines.values()) else 6.0)
+        # Who was not asked in time to take the entry anew refuses a clock that was set back, and nobody notices before
+        # the session's end.
+        self._run(max(0.0, self.clock_set_s + REJECT_S - self.mesh.clock.now_s))
         lossy = any(link.loss for link in self.mesh.wire.links.values())
         before = {name: machine.wakes for name, machine in self.mesh.machines.items()}
         for_s = settled_s(self.mesh, lossy=lossy)
