@@ -131,6 +131,16 @@ def fleet(text: str) -> Iterator[Fleet]:
         yield made
 
 
+@contextmanager
+def installed_fleet(text: str, machines: Sequence[str]) -> Iterator[Fleet]:
+    """The same, installed and updated once as a user would, with agents."""
+    with fleet(text) as made:
+        made.warren("machines", "install", "--tag", "all")
+        made.start_agents(machines)
+        made.warren("machines", "update")
+        yield made
+
+
 def all_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
     names = sorted(names)
     return [(a, b) for a in names for b in names if a != b]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fleet.fleets import FOLDER, OPERATOR, Fleet, Said, all_pairs, fleet
+from fleet.fleets import FOLDER, OPERATOR, Fleet, Said, all_pairs, installed_fleet
 from namespaces import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
@@ -41,10 +41,7 @@ roles.peer.machines.laptop2.settings.controller = "server2"
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Fleet]:
     """Ten machines that were installed and updated once."""
-    with fleet(inventory()) as made:
-        made.warren("machines", "install", "--tag", "all")
-        made.start_agents(MACHINES)
-        made.warren("machines", "update")
+    with installed_fleet(inventory(), MACHINES) as made:
         yield made
 
 

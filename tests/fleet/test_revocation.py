@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fleet.fleets import FOLDER, OPERATOR, Fleet, fleet
+from fleet.fleets import FOLDER, OPERATOR, Fleet, installed_fleet
 from fleet.test_rotation import INVENTORY, KEYS, MACHINES, device_keys, public_key
 from namespaces import wait_until
 
@@ -16,10 +16,7 @@ pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 @pytest.fixture(scope="module")
 def five() -> Iterator[Fleet]:
-    with fleet(INVENTORY) as made:
-        made.warren("machines", "install", "--tag", "all")
-        made.start_agents(MACHINES)
-        made.warren("machines", "update")
+    with installed_fleet(INVENTORY, MACHINES) as made:
         yield made
 
 

@@ -14,44 +14,23 @@ from typing import Any
 import pytest
 
 import traffic
-from fleet.fleets import FOLDER, OPERATOR, Fleet, fleet
+from fleet.fleets import FOLDER, OPERATOR, Fleet, installed_fleet
+from lab.labs import CONTROLLERS, DEMO, PEERS
 from namespaces import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 
-CONTROLLERS = ("server1", "server2")
-PEERS = ("laptop1", "laptop2", "laptop3")
 MACHINES = (*CONTROLLERS, *PEERS)
 KEYS = "wireguard-keys-vpn"
 
-INVENTORY = """\
-meta.name = "fleet"
-
-[machines]
-server1 = {}
-server2 = {}
-laptop1.tags = ["laptop"]
-laptop2.tags = ["laptop"]
-laptop3.tags = ["laptop"]
-
-[instances.vpn]
-module.name = "wireguard"
-roles.controller.machines.server1.settings.endpoint = "vpn1.example.com"
-roles.controller.machines.server2.settings.endpoint = "vpn2.example.com"
-roles.peer.tags.laptop.settings.controller = "server1"
-roles.peer.machines.laptop2.settings.controller = "server2"
-"""
-
+INVENTORY = DEMO
 _SCRIPT, _RESULT = "/run/traffic.py", "/run/traffic.json"
 
 
 @pytest.fixture(scope="module")
 def five() -> Iterator[Fleet]:
     """Five machines that were installed and updated, with agents."""
-    with fleet(INVENTORY) as made:
-        made.warren("machines", "install", "--tag", "all")
-        made.start_agents(MACHINES)
-        made.warren("machines", "update")
+    with installed_fleet(INVENTORY, MACHINES) as made:
         assert made.failing((a, b) for a in MACHINES for b in MACHINES if a != b) == []
         yield made
 

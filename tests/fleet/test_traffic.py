@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from fleet.fleets import FOLDER, OPERATOR, Fleet, all_pairs, fleet
+from fleet.fleets import FOLDER, OPERATOR, Fleet, all_pairs, installed_fleet
 from namespaces import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
@@ -48,10 +48,7 @@ roles.peer.machines = { server2 = {}, laptop3 = {} }
 
 @pytest.fixture(scope="module")
 def five() -> Iterator[Fleet]:
-    with fleet(INVENTORY) as made:
-        made.warren("machines", "install", "--tag", "all")
-        made.start_agents(MACHINES)
-        made.warren("machines", "update")
+    with installed_fleet(INVENTORY, MACHINES) as made:
         assert made.failing(all_pairs(MACHINES)) == []
         yield made
 

@@ -56,14 +56,15 @@ def check(
 ) -> dict[InstanceName, Verdict]:
     """What `apply` would do, for every instance. Nothing is touched."""
     return {
-        name: _waiting(each) if isinstance(each, Pending) else Verdict(error=each)
+        name: verdict_of(each) if isinstance(each, Pending) else Verdict(error=each)
         for name, each in prepare(host, me, documents, before).items()
     }
 
 
-def _waiting(pending: Pending) -> Verdict:
+def verdict_of(pending: Pending, error: WarrenError | None = None) -> Verdict:
+    """Of what waits, or could not be done."""
     desired = pending.desired
-    return Verdict(pending.steps, None, desired.peer_names, reconcile.notes(desired, pending.observed))
+    return Verdict(pending.steps, error, desired.peer_names, reconcile.notes(desired, pending.observed))
 
 
 def apply(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from warren.agent import machine as this_machine
-from warren.agent import reconcile, restore
+from warren.agent import restore
 from warren.agent.machine import Documents, Verdict
 from warren.agent.reconcile import Pending
 from warren.errors import DocumentRefused, MachineError, UsageError, WarrenError
@@ -126,7 +126,7 @@ def receive(host: Host, me: MachineName, request: Request) -> Answer:
         if accepted is None:
             return _refusal(request, refused)
         if request.dry_run:
-            return Answer({name: _verdict(each) for name, each in accepted.pending.items()})
+            return Answer({name: this_machine.verdict_of(each) for name, each in accepted.pending.items()})
         return _follow(host, me, request, accepted)
 
 
@@ -176,11 +176,6 @@ def _refusal(request: Request, refused: Mapping[InstanceName, WarrenError]) -> A
     return Answer({name: Verdict(error=refused.get(name, others)) for name in request.documents})
 
 
-def _verdict(pending: Pending, error: WarrenError | None = None) -> Verdict:
-    notes = reconcile.notes(pending.desired, pending.observed)
-    return Verdict(pending.steps, error, pending.desired.peer_names, notes)
-
-
 def _follow(host: Host, me: MachineName, request: Request, accepted: _Accepted) -> Answer:
     new = {
         name: signed
@@ -212,7 +207,7 @@ def _try(
             trial.write(waiting.applied(), host.state)
             return Answer(verdicts, waiting.token)
     except WarrenError as error:
-        verdicts = {name: _verdict(each, error) for name, each in accepted.pending.items()}
+        verdicts = {name: this_machine.verdict_of(each, error) for name, each in accepted.pending.items()}
     return Answer(verdicts, None, _go_back(host, waiting, _errors(verdicts)[0]))
 
 
@@ -283,7 +278,7 @@ def _lost_ways(accepted: _Accepted, me: MachineName, ways: Iterable[InstanceName
                 where=f"{name} on {me}",
                 mend="if they change with the same update, let them go first, and bring it again",
             )
-            lost[name] = _verdict(accepted.pending[name], error)
+            lost[name] = this_machine.verdict_of(accepted.pending[name], error)
     return lost
 
 

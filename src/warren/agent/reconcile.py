@@ -18,7 +18,7 @@ from warren.network.document import Document, Entry
 from warren.plan import admission, other_firewalls, preflight, succession
 from warren.plan.desired import Desired, Observed
 from warren.plan.diff import Resolved, diff, endpoints_to_look_up, others_first, removal
-from warren.plan.plan import plan
+from warren.plan.plan import own_entry, plan
 from warren.plan.reachability import Reachability, found
 from warren.plan.steps import DeleteLink, Step
 from warren.render.commands import log_lines
@@ -61,7 +61,7 @@ def prepare(
     admission.check_own(document, me, now_unix_s)
     expiring = tuple(admission.expiry_lines(document, now_unix_s))
     document = admission.admitted(document, host.revoked(document.instance), now_unix_s)
-    observed = host.observe(document.instance, _interface(document, me), others)
+    observed = host.observe(document.instance, own_entry(document, me).interface, others)
     desired = replace(plan(document, me, reachability=reaches or _as_moved(document, me, observed)), expiring=expiring)
     own_keys = host.public_keys(desired.instance)
     if observed.link is None:
@@ -73,10 +73,6 @@ def prepare(
     desired = _with_mtu(host, desired, observed, resolved, document.entry(me))
     steps = (*map(DeleteLink, former), *diff(observed, desired, resolved, moved))
     return Pending(desired, observed, others, steps, resolved, document, reaches)
-
-
-def _interface(document: Document, me: MachineName) -> InterfaceName:
-    return plan(document, me).interface
 
 
 def _as_moved(document: Document, me: MachineName, observed: Observed) -> Reachability | None:

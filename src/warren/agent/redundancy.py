@@ -19,8 +19,9 @@ from types import TracebackType
 
 from warren.errors import KernelError, WarrenError
 from warren.host import files, state, wireguard
+from warren.host.clock import now_s
 from warren.host.machine import Host
-from warren.host.probes import Probes, now_s
+from warren.host.probes import Probes
 from warren.host.resolve import resolve
 from warren.names import InstanceName, MachineName
 from warren.network import addresses
@@ -36,6 +37,7 @@ from warren.plan.redundancy import Redundancy
 from warren.plan.steps import SetPeers
 from warren.wireguard.device import ObservedDevice
 from warren.wireguard.endpoint import Endpoint, SocketAddress
+from warren.wireguard.keys import PublicKey
 
 log = logging.getLogger("warren")
 
@@ -178,14 +180,13 @@ class ControllerWatch:
     def _step(self, name: InstanceName, each: _Instance, set_back: bool, *, drain: bool | None = None) -> None:
         answers = tuple(_answers(each))
         inputs = Inputs(answers, tuple(each.probes.signals()), _in_use(each), set_back, drain)
-        before = len(each.events)
         each.redundancy, actions = redundancy.step(each.redundancy, inputs, now_s(), time.time())
         for action in actions:
             try:
                 self._act(name, each, action)
             except WarrenError as error:  # it comes again, or the whole look says what is wrong
                 log.debug("%s: %s", name, error)
-        if len(each.events) != before or any(isinstance(action, Tell) for action in actions):
+        if any(isinstance(action, Tell) for action in actions):
             _write_events(name, each.events)
 
     def _act(self, name: InstanceName, each: _Instance, action: Action) -> None:
@@ -219,14 +220,14 @@ class ControllerWatch:
         self._perform(step, resolved)
 
     def _candidates(
-        self, endpoint: Endpoint, device: ObservedDevice, key: object, number: int
+        self, endpoint: Endpoint, device: ObservedDevice, key: PublicKey, number: int
     ) -> tuple[SocketAddress, ...]:
         """Where to call: at each of its addresses in turn; where nothing is known of them, where it was heard last."""
         found = self._resolver.addresses(endpoint)
         if found:
             return (found[number % len(found)],)
-        held = next((peer.endpoint for each, peer in device.peers.items() if each == key), None)
-        return (held,) if held else ()
+        held = device.peers.get(key)
+        return (held.endpoint,) if held and held.endpoint else ()
 
     def _perform(self, step: SetPeers, resolved: Resolved) -> None:
         if step.changes or step.removed:
@@ -295,14 +296,20 @@ def _in_use(each: _Instance) -> frozenset[MachineName] | None:
         device = _device(each.me)
     except KernelError:
         return None
-    for name, entry in each.document.controllers.items() if device is not None else ():
-        peers = [device.peers[key] for key in keys_of(entry) if key in device.peers] if device else []
+    if device is not None:
+        _count(each, device, passed_s, at_s)
+    return frozenset(name for name, used_s in each.used_s.items() if at_s - used_s < USE_LASTS_S)
+
+
+def _count(each: _Instance, device: ObservedDevice, passed_s: float, at_s: float) -> None:
+    """Note which controllers were used since the last count, `passed_s` ago."""
+    for name, entry in each.document.controllers.items():
+        peers = [device.peers[key] for key in keys_of(entry) if key in device.peers]
         count = sum(peer.received_bytes + peer.sent_bytes for peer in peers)
         more = count - each.counters.get(name, count)
         if more > _QUIET_BYTES * max(1.0, passed_s) + _ROUND_BYTES * each.rounds.pop(name, 0):
             each.used_s[name] = at_s
         each.counters[name] = count
-    return frozenset(name for name, used_s in each.used_s.items() if at_s - used_s < USE_LASTS_S)
 
 
 def _tree(each: _Instance) -> dict[str, object]:

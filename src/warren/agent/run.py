@@ -18,9 +18,9 @@ from warren.agent.rotation import KeyWatch
 from warren.agent.status_socket import StatusSocket
 from warren.errors import WarrenError
 from warren.host import hosts_file, service
+from warren.host.clock import now_s
 from warren.host.events import NetworkEvents
 from warren.host.machine import Host
-from warren.host.probes import now_s
 from warren.host.watch import FolderWatch
 from warren.names import InstanceName, MachineName
 

@@ -10,12 +10,13 @@ import click
 
 from warren.cli import EXIT_MACHINE_FAILED
 from warren.cli.inventory import opened_folder
-from warren.errors import MachineError, UsageError
+from warren.errors import UsageError
 from warren.names import InstanceName, MachineName
 from warren.render.columns import columns
 
 if TYPE_CHECKING:
     from warren.fleet.ssh import Target
+    from warren.fleet.status import MachineStatus
     from warren.workspace.folder import Folder
 
 instance_option = click.option(
@@ -35,7 +36,7 @@ def list_controllers(given: str | None, as_json: bool) -> int:
     """Each controller, whether it is drained, and what it says of the others."""
     folder = opened_folder(given)
     targets = _targets(folder, None)
-    said = asyncio.run(_ask_all(targets))
+    said = _asked_all(targets)
     rows = [("CONTROLLER", "INSTANCE", "STATE")]
     tree: dict[str, Any] = {}
     for name in targets:
@@ -43,19 +44,18 @@ def list_controllers(given: str | None, as_json: bool) -> int:
         for instance, document in folder.documents.items():
             if name not in document.controllers:
                 continue
-            draining = None if isinstance(answer, MachineError) else _draining(answer, instance)
-            problem = str(answer) if isinstance(answer, MachineError) else None
-            tree.setdefault(name, {})[instance] = {"draining": draining, "problem": problem}
+            draining = _draining(answer, instance)
+            tree.setdefault(name, {})[instance] = {"draining": draining, "problem": answer.problem or None}
             state = "drained" if draining else "in use" if draining is False else "not known: no agent there"
-            rows.append((name, instance, "not reached" if problem else state))
+            rows.append((name, instance, "not reached" if answer.problem else state))
     if as_json:
         click.echo(json.dumps({"controllers": tree}, indent=2))
     else:
         click.echo(columns(rows), nl=False)
-    for answer in said.values():
-        if isinstance(answer, MachineError):
-            click.echo(str(answer), err=True)
-    return EXIT_MACHINE_FAILED if any(isinstance(each, MachineError) for each in said.values()) else 0
+    problems = [answer.problem for answer in said.values() if answer.problem]
+    for problem in problems:
+        click.echo(problem, err=True)
+    return EXIT_MACHINE_FAILED if problems else 0
 
 
 @controllers.command()
@@ -115,19 +115,15 @@ def _targets(folder: Folder, name: str | None) -> dict[MachineName, Target]:
     return {each: target for each, target in found.items() if name or each in known}
 
 
-async def _ask_all(targets: dict[MachineName, Target]) -> dict[MachineName, Any]:
-    """Each one's own status, or why there is none."""
-    from warren.fleet import machine_side
+def _asked_all(targets: dict[MachineName, Target]) -> dict[MachineName, MachineStatus]:
+    from warren.fleet.rollout import PARALLEL
+    from warren.fleet.status import ask_all
 
-    found = await asyncio.gather(*map(machine_side.status, targets.values()), return_exceptions=True)
-    for each in found:
-        if isinstance(each, BaseException) and not isinstance(each, MachineError):
-            raise each
-    return dict(zip(targets, found, strict=True))
+    return asyncio.run(ask_all(targets, {}, PARALLEL))
 
 
-def _draining(status: dict[str, Any], instance: str) -> bool | None:
-    found = status.get("instances", {}).get(instance, {}).get("agent") or {}
+def _draining(status: MachineStatus, instance: str) -> bool | None:
+    found = status.said.get("instances", {}).get(instance, {}).get("agent") or {}
     draining = found.get("draining")
     return draining if isinstance(draining, bool) else None
 
@@ -137,12 +133,12 @@ def _check_another_is_left(folder: Folder, name: MachineName, instances: list[In
         instance: [each for each in folder.documents[instance].controllers if each != name] for instance in instances
     }
     wanted = {each for names in others.values() for each in names}
-    said = asyncio.run(_ask_all({each: target for each, target in _targets(folder, None).items() if each in wanted}))
+    said = _asked_all({each: target for each, target in _targets(folder, None).items() if each in wanted})
     for instance, names in others.items():
         usable = [
             each
             for each in names
-            if each in said and not isinstance(said[each], MachineError) and _draining(said[each], instance) is not True
+            if each in said and not said[each].problem and _draining(said[each], instance) is not True
         ]
         if not usable:
             raise UsageError(

@@ -12,21 +12,21 @@ from contextlib import suppress
 from ipaddress import IPv6Address
 
 _INTERVAL_S = 0.2
-_ECHO_REQUEST, _ECHO_REPLY = 128, 129  # RFC 4443
-_ICMP6_FILTER = 1  # linux/icmpv6.h
+ECHO_REQUEST, ECHO_REPLY = 128, 129  # RFC 4443
+ICMP6_FILTER = 1  # linux/icmpv6.h
 # 256 bits, one for each type; a set bit is a type that is not wanted.
-_ONLY_ECHO_REPLIES = struct.pack(
-    "=8I", *(0xFFFFFFFF ^ (word == _ECHO_REPLY // 32) << _ECHO_REPLY % 32 for word in range(8))
+ONLY_ECHO_REPLIES = struct.pack(
+    "=8I", *(0xFFFFFFFF ^ (word == ECHO_REPLY // 32) << ECHO_REPLY % 32 for word in range(8))
 )
 
 
 def any_answers(addresses: Collection[IPv6Address], timeout_s: float) -> bool:
     """Whether any of them answers in time; returns with the first answer."""
-    request = struct.pack("!BBHHH", _ECHO_REQUEST, 0, 0, os.getpid() & 0xFFFF, 0) + os.urandom(8)
+    request = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, os.getpid() & 0xFFFF, 0) + os.urandom(8)
     wanted = {str(address) for address in addresses}
     deadline = time.monotonic() + timeout_s
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMPV6) as sock:
-        sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _ONLY_ECHO_REPLIES)
+        sock.setsockopt(socket.IPPROTO_ICMPV6, ICMP6_FILTER, ONLY_ECHO_REPLIES)
         sock.setblocking(False)
         while wanted and (left_s := deadline - time.monotonic()) > 0:
             for address in wanted:

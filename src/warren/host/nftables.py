@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from warren.errors import KernelError
 from warren.names import InstanceName
 from warren.plan import firewall
 from warren.plan.desired import Firewall
+
+T = TypeVar("T")
 
 TIMEOUT_S = 30.0  # a ruleset of 10,000 elements takes 0.1 s
 
@@ -21,22 +24,12 @@ def list_table(instance: InstanceName) -> str | None:
     result = _run(arguments)
     if result.returncode and "No such file or directory" in result.stderr:
         return None
-    _check(result)
-    try:
-        return firewall.canonical(json.loads(result.stdout)["nftables"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise KernelError("its answer cannot be read", command=" ".join(result.args)) from None
+    return _read(result, firewall.canonical)
 
 
 def objects(*words: str) -> list[dict[str, Any]]:
     """What `nft -j WORDS` prints: objects of one member each, `table`, `chain`, `rule` …"""
-    result = _run(["-j", *words])
-    _check(result)
-    try:
-        found = json.loads(result.stdout)["nftables"]
-        return [each for each in found if isinstance(each, dict)]
-    except (ValueError, KeyError, TypeError):
-        raise KernelError("its answer cannot be read", command=" ".join(result.args)) from None
+    return _read(_run(["-j", *words]), lambda found: [each for each in found if isinstance(each, dict)])
 
 
 def load_table(instance: InstanceName, wanted: Firewall) -> None:
@@ -49,9 +42,21 @@ def drop_table(instance: InstanceName) -> None:
     _check(_run(["-j", "-f", "-"], firewall.transaction(instance, None)))
 
 
+def _read(result: subprocess.CompletedProcess[str], read: Callable[[Any], T]) -> T:
+    _check(result)
+    try:
+        return read(json.loads(result.stdout)["nftables"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise KernelError("its answer cannot be read", command=" ".join(result.args)) from None
+
+
+def program_environment() -> dict[str, str]:
+    """Not every PATH that reaches us has the sbin folders; and errors are recognized by their English words."""
+    return {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin", "LC_ALL": "C"}
+
+
 def _run(arguments: list[str], given: str = "") -> subprocess.CompletedProcess[str]:
-    # Not every PATH that reaches us has the sbin folders; and errors are recognized by their English words.
-    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin", "LC_ALL": "C"}
+    environment = program_environment()
     command = ["nft", *arguments]
     try:
         return subprocess.run(

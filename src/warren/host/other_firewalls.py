@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from warren.errors import KernelError
 from warren.host import files, nftables
 from warren.plan.firewall import TABLE_PREFIX
 from warren.plan.other_firewalls import DroppingChain, Firewalld, OtherFirewalls, Ufw, UfwRule, Zone
 from warren.plan.steps import AskFirewall
-
-Objects: TypeAlias = Iterable[Mapping[str, Any]]
 
 UFW = Path("/etc/ufw")
 UFW_DEFAULTS = Path("/etc/default/ufw")
@@ -60,7 +57,7 @@ def perform(ask: AskFirewall) -> None:
 
 
 def _run(words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin", "LC_ALL": "C"}
+    environment = nftables.program_environment()
     try:
         return subprocess.run(
             words, stdin=subprocess.DEVNULL, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S,

@@ -10,22 +10,17 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from types import TracebackType
 
 from warren.errors import KernelError
+from warren.host.clock import now_s
+from warren.host.echo import ECHO_REQUEST, ICMP6_FILTER, ONLY_ECHO_REPLIES
 from warren.host.packets import EQUAL, ETH_P_IPV6, LOAD_BYTE, LOAD_HALF, RETURN, attach, listening
 from warren.names import InterfaceName
 
-_ECHO_REQUEST, _ECHO_REPLY = 128, 129  # RFC 4443
-_ICMP6_FILTER = 1  # linux/icmpv6.h
-_ONLY_ECHO_REPLIES = struct.pack(
-    "=8I", *(0xFFFFFFFF ^ (word == _ECHO_REPLY // 32) << _ECHO_REPLY % 32 for word in range(8))
-)
 _HEADER = struct.Struct("!BBHHH")  # type, code, checksum (the kernel's), identifier, sequence number
 _NONCE_BYTES = 8
 _IPV6_HEADER_BYTES = 40
@@ -45,13 +40,8 @@ class Reply:
     at_s: float
 
 
-def now_s() -> float:
-    """The clock that goes on while the machine sleeps, and that nobody sets."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class Probes:
-    """The sockets of one interface, which must be there; KernelError where one cannot be had. A context manager."""
+    """The sockets of one interface, which must be there; KernelError where one cannot be had. To be closed."""
 
     def __init__(self, interface: InterfaceName, signal_port: int) -> None:
         self.interface = interface
@@ -62,7 +52,7 @@ class Probes:
         try:
             self.index = socket.if_nametoindex(interface)
             self._echo = self._bound(socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-            self._echo.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _ONLY_ECHO_REPLIES)
+            self._echo.setsockopt(socket.IPPROTO_ICMPV6, ICMP6_FILTER, ONLY_ECHO_REPLIES)
             attach(self._echo, [(LOAD_HALF, 0, 0, 4), (EQUAL, 0, 1, self._identifier), _YES, _NO])
             self._through = self._bound(socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
             attach(self._through, [_NO])  # it only sends
@@ -123,7 +113,7 @@ class Probes:
         return made
 
     def _request(self, number: int) -> bytes:
-        return _HEADER.pack(_ECHO_REQUEST, 0, 0, self._identifier, number) + self._nonce
+        return _HEADER.pack(ECHO_REQUEST, 0, 0, self._identifier, number) + self._nonce
 
     def _number(self, message: bytes) -> int | None:
         """The number of our own probe; None: it is none."""
@@ -137,7 +127,7 @@ class Probes:
             (LOAD_BYTE, 0, 0, 6),  # the next header
             (EQUAL, 0, 5, socket.IPPROTO_ICMPV6),
             (LOAD_BYTE, 0, 0, _IPV6_HEADER_BYTES),
-            (EQUAL, 0, 3, _ECHO_REQUEST),
+            (EQUAL, 0, 3, ECHO_REQUEST),
             (LOAD_HALF, 0, 0, _IPV6_HEADER_BYTES + 4),
             (EQUAL, 0, 1, self._identifier),
             _YES,
@@ -148,14 +138,6 @@ class Probes:
         for each in self.sockets:
             each.close()
 
-    def __enter__(self) -> Probes:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 _YES, _NO = (RETURN, 0, 0, 0x40000), (RETURN, 0, 0, 0)
 
@@ -164,9 +146,7 @@ def _received(sock: socket.socket) -> Iterator[tuple[bytes, IPv6Address]]:
     for _ in range(_MOST_AT_ONCE):
         try:
             content, source = sock.recvfrom(_LONGEST_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:  # an error of an earlier datagram, or the interface is gone: the next look sees that
+        except OSError:  # nothing more; or an error of an earlier datagram, or the interface is gone: a look sees that
             return
         yield content, IPv6Address(source[0].partition("%")[0]) if sock.family == socket.AF_INET6 else _NOWHERE
 

@@ -25,11 +25,10 @@ from warren.host.netlink import (
     text_attribute,
 )
 from warren.names import InterfaceName
+from warren.plan.steps import ROUTE_METRIC, ROUTE_PROTOCOL
+from warren.plan.steps import UNREACHABLE_METRIC as UNREACHABLE_METRIC
 from warren.wireguard.endpoint import IPAddress
 
-ROUTE_PROTOCOL = 87  # ours: W. Over 4 the kernel only hands them on; in rt_protos(5) nobody else has this one
-ROUTE_METRIC = 4096  # a machine that is in such a network itself has a better one of its own (256 and 1024)
-UNREACHABLE_METRIC = 0x7FFFFFFF  # behind every route that somebody else could add for the same network
 WIREGUARD_OVERHEAD_BYTES = 80  # of a packet in IPv6: 40 IPv6, 8 UDP, 32 WireGuard
 DEFAULT_PATH_MTU_BYTES = 1500
 LEAST_MTU_BYTES = 1280  # RFC 8200, section 5; with less, Linux takes every IPv6 address off the interface

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from warren.errors import MachineError
 from warren.host import files, state
+from warren.host.clock import now_s
 from warren.host.process import Process
 from warren.names import InstanceName, InterfaceName, MachineName
 
@@ -52,16 +53,16 @@ class Trial:
     confirm_within_s: float
     applier: Process | None
     boot: str = field(default_factory=lambda: _boot())
-    since_s: float = field(default_factory=lambda: _clock_s())
+    since_s: float = field(default_factory=now_s)
 
     @property
     def remaining_s(self) -> float:
         """Until the machine goes back; negative: it is late."""
-        return self.since_s + self.confirm_within_s - _clock_s()
+        return self.since_s + self.confirm_within_s - now_s()
 
     def applied(self) -> Trial:
         """The same with the work done."""
-        return replace(self, applier=None, since_s=_clock_s())
+        return replace(self, applier=None, since_s=now_s())
 
     def __str__(self) -> str:
         return f"{', '.join(self.instances)}: an update waits to be confirmed, for {max(0.0, self.remaining_s):.0f} s"
@@ -201,10 +202,6 @@ def _restored(tree: Any) -> Restored:
         tuple(map(InstanceName, tree["instances"])),
         tuple(map(str, tree["problems"])),
     )
-
-
-def _clock_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _boot() -> str:

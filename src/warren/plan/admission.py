@@ -32,17 +32,17 @@ def admitted(document: Document, revoked: frozenset[PublicKey], now_unix_s: floa
 
 def expired_peers(document: Document, now_unix_s: float) -> list[PeerEntry]:
     """Those whose time is over."""
-    return [
-        each
-        for each in document.peers.values()
-        if each.expires_unix_s is not None and each.expires_unix_s <= now_unix_s
-    ]
+    return [each for each in document.peers.values() if _has_expired(each, now_unix_s)]
+
+
+def _has_expired(entry: PeerEntry, now_unix_s: float) -> bool:
+    return entry.expires_unix_s is not None and entry.expires_unix_s <= now_unix_s
 
 
 def check_own(document: Document, me: MachineName, now_unix_s: float) -> None:
     """Raise DocumentRefused if this machine's own time is over: others let it in no more."""
     entry = document.peers.get(me)
-    if entry is not None and entry in expired_peers(document, now_unix_s):
+    if entry is not None and _has_expired(entry, now_unix_s):
         raise DocumentRefused(
             f"the time of this machine ended at {_text(entry)}",
             where=f"{document.instance} on {me}",

@@ -30,13 +30,7 @@ def plan(
     `path_mtu_bytes`: what fits through the tunnel on the way to the endpoints, unless the document sets the MTU.
     `reachability`: which controllers work, as seen from here and as other peers say; None: all of them.
     """
-    me = document.entry(machine)
-    if me is None:
-        raise DocumentRefused(
-            f'the document of instance "{document.instance}" has no machine "{machine}"',
-            mend=f'add "{machine}" to a role of the instance, or take the instance down here: '
-            f"warren down {document.instance}",
-        )
+    me = own_entry(document, machine)
     peers = wireguard_peers(document, me, reachability or everything(document))
     second_keys = rotation.second_keys(document, machine)
     peers += [
@@ -63,6 +57,18 @@ def plan(
         hosts=host_lines(document, me, reachability),
         second_keys={peer.public_key: second for _, peer in peers if (second := second_keys.get(peer.public_key))},
     )
+
+
+def own_entry(document: Document, machine: MachineName) -> Entry:
+    """The machine's entry; DocumentRefused where the document does not know it."""
+    entry = document.entry(machine)
+    if entry is None:
+        raise DocumentRefused(
+            f'the document of instance "{document.instance}" has no machine "{machine}"',
+            mend=f'add "{machine}" to a role of the instance, or take the instance down here: '
+            f"warren down {document.instance}",
+        )
+    return entry
 
 
 def _firewall(me: Entry) -> Firewall:

@@ -13,6 +13,10 @@ from warren.wireguard.device import AllowedIP
 from warren.wireguard.endpoint import Endpoint
 from warren.wireguard.keys import PublicKey
 
+ROUTE_PROTOCOL = 87  # ours: W. Over 4 the kernel only hands them on; in rt_protos(5) nobody else has this one
+ROUTE_METRIC = 4096  # a machine that is in such a network itself has a better one of its own (256 and 1024)
+UNREACHABLE_METRIC = 0x7FFFFFFF  # behind every route that somebody else could add for the same network
+
 
 @dataclass(frozen=True, slots=True)
 class CreateLink:

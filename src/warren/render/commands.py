@@ -143,9 +143,9 @@ def _ip_command(step: steps.Step) -> str:
         case steps.RemoveRoute(interface, network):
             return f"ip -6 route delete {route_text(network, interface)}"
         case steps.AddUnreachable(network):
-            return f"ip -6 route add {_unreachable(network)}"
+            return f"ip -6 route add {unreachable_text(network)}"
         case steps.RemoveUnreachable(network):
-            return f"ip -6 route delete {_unreachable(network)}"
+            return f"ip -6 route delete {unreachable_text(network)}"
         case _:
             raise AssertionError(f"no command for {step}")
 
@@ -156,12 +156,12 @@ def _sysctl(name: str, value: str) -> str:
 
 def route_text(network: IPv6Network, interface: str) -> str:
     """As `host.rtnetlink` makes it."""
-    return f"{network} dev {quote(interface)} metric 4096 proto 87"
+    return f"{network} dev {quote(interface)} metric {steps.ROUTE_METRIC} proto {steps.ROUTE_PROTOCOL}"
 
 
-def _unreachable(network: IPv6Network) -> str:
+def unreachable_text(network: IPv6Network) -> str:
     """As `host.rtnetlink` makes it: behind every other route, and known as ours by its protocol."""
-    return f"unreachable {network} metric {0x7FFFFFFF} proto 87"
+    return f"unreachable {network} metric {steps.UNREACHABLE_METRIC} proto {steps.ROUTE_PROTOCOL}"
 
 
 def _peer_commands(step: steps.SetPeers, keys: _Keys) -> Iterator[str]:

@@ -16,7 +16,7 @@ from warren.names import MachineName
 from warren.plan import firewall
 from warren.plan.desired import Desired
 from warren.plan.forwarding import ALL_FORWARDING, key, needs_whole_machine
-from warren.render.commands import route_text
+from warren.render.commands import route_text, unreachable_text
 from warren.render.desired import allowed_ips_texts
 from warren.render.nftables import nft_script
 from warren.wireguard.device import Peer
@@ -89,20 +89,11 @@ def add_routes(desired: Desired) -> tuple[str, ...]:
 
 def add_unreachable(desired: Desired) -> str:
     """What of the base no address covers goes nowhere: behind every other route, as a managed machine has it."""
-    return f"ip -6 route replace {_unreachable(desired)}"
+    return f"ip -6 route replace {unreachable_text(desired.base)}"
 
 
 def delete_unreachable(desired: Desired) -> str:
-    return f"ip -6 route delete {_unreachable(desired)}"
-
-
-def _unreachable(desired: Desired) -> str:
-    return f"unreachable {desired.base} metric {UNREACHABLE_METRIC} proto {PROTOCOL}"
-
-
-ROUTE_METRIC = 4096
-UNREACHABLE_METRIC = 0x7FFFFFFF  # as `host.rtnetlink` makes it
-PROTOCOL = 87
+    return f"ip -6 route delete {unreachable_text(desired.base)}"
 
 
 def load_firewall(desired: Desired) -> str:

@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from ipaddress import IPv6Network
 
 from warren.plan.desired import Desired
+from warren.plan.steps import ROUTE_METRIC, ROUTE_PROTOCOL, UNREACHABLE_METRIC
 from warren.render.foreign import (
-    PROTOCOL,
-    ROUTE_METRIC,
-    UNREACHABLE_METRIC,
     File,
     check_interface,
     commented,
@@ -78,7 +76,7 @@ def _network(desired: Desired) -> str:
         ("Type", "unreachable"),
         ("Destination", str(desired.base)),
         ("Metric", str(UNREACHABLE_METRIC)),
-        ("Protocol", str(PROTOCOL)),
+        ("Protocol", str(ROUTE_PROTOCOL)),
     ]
     return "\n".join(
         [
@@ -96,7 +94,7 @@ def _network(desired: Desired) -> str:
 
 
 def _route(network: IPv6Network) -> list[tuple[str, str]]:
-    return [("Destination", str(network)), ("Metric", str(ROUTE_METRIC)), ("Protocol", str(PROTOCOL))]
+    return [("Destination", str(network)), ("Metric", str(ROUTE_METRIC)), ("Protocol", str(ROUTE_PROTOCOL))]
 
 
 def _firewall(desired: Desired) -> str:
