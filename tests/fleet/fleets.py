@@ -32,6 +32,7 @@ HOME = Path("/root")
 FOLDER = "/root/fleet"
 AGENT_LOG = "/var/log/warren-agent.log"
 SSHD_LOG = "/var/log/sshd.log"
+_COMPUTER = Path("/").stat().st_dev  # where the tests run
 SOURCE = Path(__file__).parent.parent.parent / "src"
 
 _HOST_KEY = Path("/etc/ssh/fleet_host_key")
@@ -232,12 +233,20 @@ def _listens() -> bool:
 
 
 def _make_operator() -> None:
-    ssh = Path("/root/.ssh")
-    ssh.mkdir(mode=0o700)
+    for each in (ssh := _ssh_folder()).iterdir():
+        each.unlink()
     _keygen(ssh / "id_ed25519")
     (HOME / ".gitconfig").write_text("[user]\nname = Olga\nemail = olga@example.com\n")
     Path(FOLDER).mkdir()
     subprocess.run(["git", "init", "-q", FOLDER], check=True)
+
+
+def _ssh_folder() -> Path:
+    """Of the lab machine's own; what the computer that runs the tests has in its is seen there, and not touched."""
+    assert Path("/").stat().st_dev != _COMPUTER, "this would be the computer's own"
+    ssh = HOME / ".ssh"
+    ssh.mkdir(mode=0o700, exist_ok=True)
+    return ssh
 
 
 def _make_machine(friend: str) -> str:
@@ -245,8 +254,7 @@ def _make_machine(friend: str) -> str:
     if not _HOST_KEY.exists():
         _keygen(_HOST_KEY)
         _SSHD.write_text(_SSHD_TEXT)
-        Path("/root/.ssh").mkdir(mode=0o700, exist_ok=True)
-        Path("/root/.ssh/authorized_keys").write_text(friend)
+        (_ssh_folder() / "authorized_keys").write_text(friend)
         (HOME / ".bashrc").write_text("")
     return " ".join(_HOST_KEY.with_suffix(".pub").read_text().split()[:2])
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from warren.agent import status_socket
 from warren.errors import MachineError, UsageError
-from warren.host import state
+from warren.host import absence, trial
 from warren.host.machine import Host
 from warren.names import InstanceName, MachineName
 from warren.network.document import ControllerEntry
+
+log = logging.getLogger("warren")
 
 # The word goes out at once and names a moment 0.3 s ahead; then each peer says that it left. One that is just asleep is
 # not waited for longer than its last report counts.
@@ -29,8 +33,30 @@ def drain(host: Host, me: MachineName, instances: Iterable[InstanceName], draini
     for name in wanted:
         _check(host, me, name, draining)
     for name in wanted:
-        state.set_draining(name, draining, host.state)
+        absence.ask(name, draining, host.state)
     return all(_await(name, draining) for name in wanted)
+
+
+@contextmanager
+def left_during_update(host: Host, instances: Iterable[InstanceName]) -> Iterator[None]:
+    """Peers leave this controller before what is done inside, and may come back when the trial that follows is over.
+
+    Best effort: without an agent nobody speaks to peers, and who does not follow in time is interrupted after all.
+    """
+    asked = [name for name in instances if status_socket.is_served() and absence.begin_update(name, host.state)]
+    try:
+        for name in asked:
+            try:
+                left = _await(name, True)
+            except MachineError as error:
+                log.warning("%s", error)
+            else:
+                log.info("%s: %s", name, "its peers left it" if left else "not all peers left it, the update goes on")
+        yield
+    finally:
+        if trial.read(host.state) is None:
+            for name in asked:
+                absence.end_update(name, host.state)
 
 
 def _check(host: Host, me: MachineName, name: InstanceName, draining: bool) -> None:

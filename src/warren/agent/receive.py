@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from warren.agent import drain, restore
 from warren.agent import machine as this_machine
-from warren.agent import restore
 from warren.agent.machine import Documents, Verdict
 from warren.agent.reconcile import Pending
 from warren.errors import DocumentRefused, MachineError, UsageError, WarrenError
@@ -25,6 +25,7 @@ from warren.host.trial import Trial, Tried
 from warren.names import InstanceName, MachineName, is_host_name
 from warren.network.document import ControllerEntry, Document, decode
 from warren.plan import admission, succession
+from warren.plan.absence import interrupts, is_one_of_several
 from warren.render.commands import log_lines
 from warren.wireguard.device import REJECT_AFTER_TIME_S, REKEY_TIMEOUT_S
 
@@ -104,6 +105,7 @@ def answer_tree(answer: Answer) -> dict[str, object]:
                 "steps": [line for step in verdict.steps for line in log_lines(step, verdict.names)],
                 "error": None if verdict.error is None else str(verdict.error),
                 "notes": list(verdict.notes),
+                "interrupts": interrupts(verdict.steps),
             }
             for name, verdict in answer.verdicts.items()
         },
@@ -121,13 +123,22 @@ def receive(host: Host, me: MachineName, request: Request) -> Answer:
             documents[name] = _verified(name, signed)
         except WarrenError as error:
             refused[name] = error
-    with host.locked():
+    with drain.left_during_update(host, _to_leave(host, me, request, documents)), host.locked():
         accepted = _accepted(host, me, documents, refused)
         if accepted is None:
             return _refusal(request, refused)
         if request.dry_run:
             return Answer({name: this_machine.verdict_of(each) for name, each in accepted.pending.items()})
         return _follow(host, me, request, accepted)
+
+
+def _to_leave(host: Host, me: MachineName, request: Request, documents: Documents) -> list[InstanceName]:
+    """The instances in which this is a controller that the update interrupts, and others could carry its traffic."""
+    if request.dry_run or not any(is_one_of_several(each, me) for each in documents.values()):
+        return []
+    with host.locked():  # and let go of while peers leave: the agent is to tell them
+        accepted = _accepted(host, me, documents, {})
+    return [name for name, each in accepted.pending.items() if interrupts(each.steps)] if accepted else []
 
 
 def _verified(name: InstanceName, signed: Signed) -> Document:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from warren.errors import KernelError, WarrenError
-from warren.host import files, state, wireguard
+from warren.host import absence, files, wireguard
 from warren.host.clock import now_s
 from warren.host.machine import Host
 from warren.host.probes import Probes
@@ -145,7 +145,7 @@ class ControllerWatch:
         me = document.entry(self._me)
         if me is None:
             return
-        is_draining = state.is_draining(name, self._host.state)
+        is_draining = absence.is_asked(name, self._host.state)
         if (held := self._instances.get(name)) is None:
             device = _device(me)
             if device is not None:

@@ -11,12 +11,13 @@ import logging
 import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from warren.agent import machine as this_machine
 from warren.agent import reconcile
 from warren.errors import MachineError, WarrenError
-from warren.host import state, timer, trial
+from warren.host import absence, state, timer, trial
 from warren.host.machine import Host
 from warren.host.trial import Restored, Trial
 
@@ -136,9 +137,17 @@ def finish(host: Host, waiting: Trial, why: str, problems: tuple[str, ...] = ())
         trial.write_restored(restored, host.state)
     except WarrenError as error:  # a full disk is a likely reason to be here
         log.warning("%s", error)
-    trial.end(host.state)
+    _end(host, waiting)
     log.warning("%s", restored)
     return restored
+
+
+def _end(host: Host, waiting: Trial) -> None:
+    """A controller that peers left for it may be used again."""
+    trial.end(host.state)
+    for name in waiting.instances:
+        with suppress(WarrenError):  # the word ends by itself, too
+            absence.end_update(name, host.state)
 
 
 def confirm(host: Host, token: str) -> None:
@@ -150,7 +159,7 @@ def confirm(host: Host, token: str) -> None:
             return
         if waiting.applier is not None:
             raise MachineError(f"{', '.join(waiting.instances)}: this is still being applied, or was cut short")
-        trial.end(host.state)
+        _end(host, waiting)
         log.info("%s: confirmed", ", ".join(waiting.instances))
         try:
             trial.note_confirmed(token)

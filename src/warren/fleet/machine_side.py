@@ -36,12 +36,13 @@ class SignedDocument:
 class InstanceVerdict:
     """What became of one instance: the commands that were done (of a dry run: that wait), or why not.
 
-    `notes`: what the operator has to do on the machine by hand.
+    `notes`: what the operator has to do on the machine by hand. `interrupts`: sessions of a controller are cut by it.
     """
 
     steps: tuple[str, ...] = ()
     error: str = ""
     notes: tuple[str, ...] = ()
+    interrupts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ async def receive(target: Target, documents: Mapping[InstanceName, SignedDocumen
 
 def _instance_verdict(tree: Any) -> InstanceVerdict:
     steps, notes = tuple(map(str, tree["steps"])), tuple(map(str, tree.get("notes", ())))
-    return InstanceVerdict(steps, str(tree["error"] or ""), notes)
+    return InstanceVerdict(steps, str(tree["error"] or ""), notes, tree.get("interrupts") is True)
 
 
 async def confirm(target: Target, token: str) -> None:

@@ -23,6 +23,7 @@ from warren.fleet.ssh import Target, Unreachable
 from warren.names import InstanceName, MachineName
 from warren.network.document import Document
 from warren.network.stored import KEY_FILES, keys_generator
+from warren.plan.absence import is_one_of_several
 from warren.vars.generators import Variable
 
 _LAST_CONFIRM_S = CONFIRM_WITHIN_S * 0.8  # later it might cross with the machine's going back
@@ -41,11 +42,12 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What one machine is to be brought. `plans`: what it confirms by that."""
+    """What one machine is brought. `plans`: what it confirms by that. `may_be_left`: a controller among several."""
 
     target: Target
     plans: Mapping[InstanceName, Digest]
     forget: tuple[InstanceName, ...] = ()
+    may_be_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def errands(
             without_key.append(name)
         if with_key or name in left:
             plans = {instance: wants[name, instance] for instance in with_key}
-            found[name] = Errand(targets[name], plans, left.get(name, ()))
+            may_be_left = any(is_one_of_several(documents[instance], name) for instance in with_key)
+            found[name] = Errand(targets[name], plans, left.get(name, ()), may_be_left)
     return found, without_key
 
 
@@ -117,6 +120,8 @@ class Update:
         self._errands: Mapping[MachineName, Errand] = {}
         self._signed: Mapping[InstanceName, SignedDocument] = {}
         self._written: list[Variable] = []
+        self._well = State.WAITING if dry_run else State.DONE
+        self._one_left = asyncio.Lock()  # controllers that peers have to leave go one after the other
 
     async def run(
         self,
@@ -163,31 +168,43 @@ class Update:
     async def _bring(self, errand: Errand) -> Outcome:
         machine = errand.target.machine
         steps: dict[InstanceName, tuple[str, ...]] = {}
-        notes: tuple[str, ...] = ()
         for instance in errand.forget:
             steps[instance] = (f"warren down {instance}",)
             if not self.dry_run:
                 self._watcher.begins(machine, f"leaving {instance}")
                 await machine_side.forget(errand.target, instance)
                 self._forgotten(machine, instance)
+        if errand.plans and not self.dry_run and errand.may_be_left and await self._would_interrupt(errand):
+            async with self._one_left:
+                return await self._bring_documents(errand, steps)
         if errand.plans:
-            verdict = await self._receive(errand)
-            steps |= {instance: each.steps for instance, each in verdict.instances.items()}
-            notes = tuple(f"{name}: {note}" for name, each in verdict.instances.items() for note in each.notes)
-            errors = {instance: each.error for instance, each in verdict.instances.items() if each.error}
-            if errors:
-                # Not confirmed: what it did change, it takes back by itself.
-                problem = "\n".join(f"{machine}: {instance}: {text}" for instance, text in sorted(errors.items()))
-                return Outcome(machine, State.FAILED, steps, problem)
-            if not self.dry_run:
-                await self._confirm(errand.target, verdict)
-                self._written += self._record.acknowledge(machine, errand.plans)
-        return Outcome(machine, State.WAITING if self.dry_run else State.DONE, steps, notes=notes)
+            return await self._bring_documents(errand, steps)
+        return Outcome(machine, self._well, steps)
 
-    async def _receive(self, errand: Errand) -> Verdict:
-        self._watcher.begins(errand.target.machine, "asking" if self.dry_run else "applying")
+    async def _bring_documents(self, errand: Errand, steps: Mapping[InstanceName, tuple[str, ...]]) -> Outcome:
+        machine = errand.target.machine
+        verdict = await self._receive(errand, self.dry_run)
+        steps = {**steps, **{instance: each.steps for instance, each in verdict.instances.items()}}
+        notes = tuple(f"{name}: {note}" for name, each in verdict.instances.items() for note in each.notes)
+        errors = {instance: each.error for instance, each in verdict.instances.items() if each.error}
+        if errors:
+            # Not confirmed: what it did change, it takes back by itself.
+            problem = "\n".join(f"{machine}: {instance}: {text}" for instance, text in sorted(errors.items()))
+            return Outcome(machine, State.FAILED, steps, problem)
+        if not self.dry_run:
+            await self._confirm(errand.target, verdict)
+            self._written += self._record.acknowledge(machine, errand.plans)
+        return Outcome(machine, self._well, steps, notes=notes)
+
+    async def _would_interrupt(self, errand: Errand) -> bool:
+        """Whether peers have to leave this controller for it. Asked first, so that one that is dead holds up nobody."""
+        verdict = await self._receive(errand, dry_run=True)
+        return any(each.interrupts for each in verdict.instances.values())
+
+    async def _receive(self, errand: Errand, dry_run: bool) -> Verdict:
+        self._watcher.begins(errand.target.machine, "asking" if dry_run else "applying")
         documents = {instance: self._signed[instance] for instance in errand.plans}
-        return await machine_side.receive(errand.target, documents, self.dry_run)
+        return await machine_side.receive(errand.target, documents, dry_run)
 
     async def _confirm(self, target: Target, verdict: Verdict) -> None:
         """Over a new connection, tried again for as long as the machine waits for it."""

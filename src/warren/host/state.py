@@ -6,7 +6,7 @@ trial.json, restored.json           see warren.host.trial
 <instance>/network.json.sig         the operator's signature over it, where it came with one
 <instance>/network.json.confirmed   during a trial: a hard link to the document before, so that going back is a rename,
 <instance>/network.json.sig.confirmed    which works on a full disk, too
-<instance>/draining                 a controller that asks to be left: there or not
+<instance>/draining                 see warren.host.absence
 <instance>/private.key, ….key.next  see warren.host.keys
 <instance>/revoked                  keys that any document that was followed here revoked; it only grows
 """
@@ -34,7 +34,6 @@ REVOKED_FILE = "revoked"
 _DOCUMENT_FILE = "network.json"
 _SIGNATURE_FILE = "network.json.sig"
 _CONFIRMED = ".confirmed"
-_DRAINING_FILE = "draining"
 _NAME_FILE = "machine.name"
 
 
@@ -128,19 +127,6 @@ def _keep_revoked(instance: InstanceName, document: Document, root: Path) -> Non
 
 def has_signature(instance: InstanceName, root: Path = ROOT) -> bool:
     return (instance_folder(instance, root) / _SIGNATURE_FILE).exists()
-
-
-def is_draining(instance: InstanceName, root: Path = ROOT) -> bool:
-    """Whether this controller is to be left alone, as an operator said; it holds until he says otherwise."""
-    return (instance_folder(instance, root) / _DRAINING_FILE).exists()
-
-
-def set_draining(instance: InstanceName, draining: bool, root: Path = ROOT) -> None:
-    with files.edit(instance_folder(instance, root) / _DRAINING_FILE) as file:
-        if draining:
-            file.replace(b"")
-        else:
-            file.remove()
 
 
 def keep_confirmed(instance: InstanceName, root: Path = ROOT) -> bool:

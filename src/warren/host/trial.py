@@ -52,7 +52,7 @@ class Trial:
     instances: Mapping[InstanceName, Tried]
     confirm_within_s: float
     applier: Process | None
-    boot: str = field(default_factory=lambda: _boot())
+    boot: str = field(default_factory=lambda: this_boot())
     since_s: float = field(default_factory=now_s)
 
     @property
@@ -69,7 +69,7 @@ class Trial:
 
     def reason_to_go_back(self) -> str:
         """Why the trial has failed by now; empty: it goes on."""
-        if self.boot != _boot():
+        if self.boot != this_boot():
             return "the machine was restarted before anybody confirmed"
         is_late = self.remaining_s <= 0
         if self.applier is None:
@@ -204,5 +204,6 @@ def _restored(tree: Any) -> Restored:
     )
 
 
-def _boot() -> str:
+def this_boot() -> str:
+    """Which start of the machine this is."""
     return _BOOT.read_text().strip()

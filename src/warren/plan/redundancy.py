@@ -269,7 +269,7 @@ def _heard_report(
 def _with_drain(state: Redundancy, draining: bool, told: _Teller) -> Redundancy:
     assert state.ledger is not None
     if draining != state.ledger.draining:
-        told(Kind.DRAIN, state.me.name, "asks to be left" if draining else "may be used again", "an operator says so")
+        told(Kind.DRAIN, state.me.name, "asks to be left" if draining else "may be used again", "as asked there")
     return replace(state, ledger=ledger.drain(state.ledger, draining, state.now_s, state.tuning))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from warren.errors import DocumentRefused
 from warren.names import MachineName
 from warren.network.document import ControllerEntry, Document, Entry, encode, keys_of
+from warren.wireguard.endpoint import Endpoint
 from warren.wireguard.keys import PublicKey
 
 
@@ -25,10 +26,12 @@ def check(new: Document, held: Document | None, me: MachineName) -> None:
         )
 
 
-def moved(new: Document, held: Document | None, me: MachineName) -> frozenset[PublicKey]:
+def moved(new: Document, held: Document | None, me: MachineName, *, is_watched: bool) -> frozenset[PublicKey]:
     """The controllers that are reached elsewhere than before, by their keys.
 
     As a peer sees it: controllers are updated first. Between two of them the other one may still be where it was.
+    `is_watched`: an agent calls controllers anew as soon as they are silent. Then one that only changes its port is
+    kept where it answers: until it is updated itself, nothing listens on the new one.
     """
     if held is None or me in new.controllers:
         return frozenset()
@@ -37,8 +40,12 @@ def moved(new: Document, held: Document | None, me: MachineName) -> frozenset[Pu
         key
         for entry in new.controllers.values()
         for key in keys_of(entry)
-        if before.get(key, entry.endpoint) != entry.endpoint
+        if key in before and _is_elsewhere(entry.endpoint, before[key], is_watched=is_watched)
     )
+
+
+def _is_elsewhere(new: Endpoint, before: Endpoint, *, is_watched: bool) -> bool:
+    return new.host != before.host if is_watched else new != before
 
 
 def _check_newer(new: Document, held: Document, place: str) -> None:
