@@ -1,7 +1,7 @@
 """Open connections to measure by: a TCP stream and a train of datagrams, to be run on two machines of a lab.
 
     python traffic.py serve                     echoes, by TCP and UDP, on port 7000, until the end of stdin
-    python traffic.py send NAME                 sends numbered records every 5 ms, by both, and listens for them
+    python traffic.py send NAME [INTERVAL]      sends numbered records every 5 ms, by both, and listens for them
 
 On stdin of `send`, a line `START END` (CLOCK_MONOTONIC, which all machines of a lab share) asks for one of JSON: what
 became of what was sent in that time. It needs nothing but the standard library.
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     if arguments == ["serve"]:
         serve()
     else:
-        Sender(arguments[1]).run()
+        Sender(arguments[1], *map(float, arguments[2:])).run()
 
 
 def serve() -> None:
@@ -69,7 +69,7 @@ def _echoed(connection: socket.socket) -> bool:
 class Sender:
     """Both ways to one machine. Times are when an answer came in; numbers are of records."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, interval_s: float = INTERVAL_S) -> None:
         address = str(socket.getaddrinfo(name, PORT, socket.AF_INET6, socket.SOCK_STREAM)[0][4][0])
         self.stream = socket.create_connection((address, PORT), timeout=30)
         self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -79,6 +79,7 @@ class Sender:
         self.datagrams.setblocking(False)
         self.unsent = b""
         self.unread = b""
+        self.interval_s = interval_s
         self.number = 0
         self.expected = 0
         self.broken = ""
@@ -107,7 +108,7 @@ class Sender:
                 print(json.dumps(self._report(*map(float, line.split()))), flush=True)
             if now_s >= next_s:
                 self._send(now_s)
-                next_s = max(next_s + INTERVAL_S, now_s - 10 * INTERVAL_S)
+                next_s = max(next_s + self.interval_s, now_s - 10 * self.interval_s)
 
     def _send(self, now_s: float) -> None:
         record = _RECORD.pack(self.number, self.number)

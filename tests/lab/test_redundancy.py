@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lab.labs import DEMO, WARREN, Computer, computer
+from lab.streams import SOON_S, agent, await_carrier, stream
 from namespaces import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 
-# A move is a matter of a second; without one, a stream through the lost controller would be silent until it is back.
-# Generous, since these machines are shared, and an emulated kernel is fifty times slower.
-SILENCE_S = 20.0
-SOON_S = 60.0
-TRAFFIC = str(Path(__file__).parents[2] / "bench" / "traffic.py")
 TWO = DEMO.replace('roles.peer.machines.laptop2.settings.controller = "server2"\n', "")
 
 
@@ -32,76 +22,6 @@ def two() -> Iterator[Computer]:
     with computer() as made:
         made.up(TWO, "--name", "demo")
         yield made
-
-
-class Stream:
-    """From one machine to another's name: a TCP stream and a train of datagrams, since it was made."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self._began_s = time.monotonic()
-
-    def so_far(self) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{self._began_s} {time.monotonic()}\n")
-        self._process.stdin.flush()
-        found: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return found
-
-    def goes_on(self) -> bool:
-        """Nothing is under way for long: the other end hears what is sent."""
-        found = self.so_far()
-        return not found["broken"] and found["stream_behind"] < 100
-
-    def check(self) -> None:
-        wait_until(self.goes_on, SOON_S, "what was sent, at the other end")
-        found = self.so_far()
-        assert (found["broken"], found["bytes_wrong"]) == ("", 0)
-        assert found["stream_silence_s"] < SILENCE_S
-
-
-@contextmanager
-def stream(on: Computer, source: str, target: str) -> Iterator[Stream]:
-    words = [*WARREN, "lab", "exec", source, "--name", "demo", "--", sys.executable, TRAFFIC, "send", f"{target}.vpn"]
-    serve = [*WARREN, "lab", "exec", target, "--name", "demo", "--", sys.executable, TRAFFIC, "serve"]
-    with _inside(on, serve):
-        wait_until(lambda: ":1B58 " in on.on(target, "cat", "/proc/net/tcp6"), SOON_S, "the server")
-        with _inside(on, words) as process:
-            yield _begun(process)
-
-
-def _begun(process: subprocess.Popen[str]) -> Stream:
-    made = Stream(process)
-    wait_until(lambda: made.so_far()["first_train_s"] is not None, SOON_S, "the first answer")
-    return made
-
-
-@contextmanager
-def _inside(on: Computer, words: list[str]) -> Iterator[subprocess.Popen[str]]:
-    enter = ["nsenter", "--target", str(on.namespace.pid), "--net", "--mount", "--pid", "--"]
-    process = subprocess.Popen([*enter, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()  # both ends go by themselves then
-        process.wait(SOON_S)
-
-
-def agent(on: Computer, machine: str) -> dict[str, Any]:
-    """What its agent says of controllers."""
-    tree = json.loads(on.on(machine, "warren", "status", "--json"))
-    found: dict[str, Any] = tree["instances"]["vpn"]["agent"] or {}
-    return found
-
-
-def await_carrier(on: Computer, machine: str, carrier: str) -> None:
-    """Of server1's subnet; all the rest of the machine follows."""
-    wait_until(
-        lambda: agent(on, machine).get("carriers", {}).get("server1") == carrier, SOON_S, f"{carrier} on {machine}"
-    )
-    wait_until(lambda: "as the document says" in on.on(machine, "warren", "status"), SOON_S, "the rest")
 
 
 def test_a_stream_survives_a_controller_that_dies_and_its_return(two: Computer) -> None:
