@@ -320,7 +320,7 @@ def _tree(each: _Instance) -> dict[str, object]:
         "carriers": {} if now.ledger is not None else carriers,
         "lost_by_others": {name: sorted(lost) for name, lost in now.reachability.lost.items()},
         "draining": now.ledger.draining if now.ledger is not None else None,
-        "left": ledger.is_left(now.ledger, now_s()) if now.ledger is not None else None,
+        "left": ledger.is_left(now.ledger, now_s(), now.tuning) if now.ledger is not None else None,
         "events": [events.event_tree(event) for event in each.events],
     }
 

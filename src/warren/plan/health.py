@@ -53,12 +53,22 @@ class Tuning:
     renewal_s: float = 1.0
     patient_renewal_s: float = 5.0
     report_s: float = 10.0  # between reports that say nothing new
-    forget_s: float = 35.0  # what was not said again for that long
+    reports_per_s: float = 100.0  # to one controller from all peers together; beyond it, the pace is stretched
+    forget_reports: float = 3.5  # what was not said again for that many times `report_s`
     forget_drain_s: float = 120.0
     word_wait_s: float = 5.0  # for a controller's word on when to return to it, before each returns by itself
     together_s: float = 3.0  # that a controller which is back waits for the slower ones
     move_lead_s: float = 0.3  # between the first word of a move and the move
     repeat_s: float = 0.1  # between the times that a signal is sent
+
+    def for_peers(self, number: int) -> Tuning:
+        """The same in a mesh of so many."""
+        return replace(self, report_s=max(self.report_s, number / self.reports_per_s))
+
+    @property
+    def forget_s(self) -> float:
+        """After that long, what a machine said and did not repeat holds no more."""
+        return self.forget_reports * self.report_s
 
     @property
     def noticed_s(self) -> float:

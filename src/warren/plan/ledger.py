@@ -63,11 +63,17 @@ class Saying:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """`draining`: this controller asks to be left; kept over restarts by whoever keeps it."""
+    """`draining`: this controller asks to be left; kept over restarts by whoever keeps it.
+
+    `losing`: of those heard, the ones that lost something; few, in a mesh of ten thousand. `all_since_s`: none of those
+    heard is older.
+    """
 
     me: MachineName
     draining: bool = False
     heard: Mapping[MachineName, Heard] = field(default_factory=dict)
+    losing: Mapping[MachineName, Heard] = field(default_factory=dict)
+    all_since_s: float = float("inf")
     news: tuple[News, ...] = ()
     move: Move | None = None
     moved_s: float = float("-inf")
@@ -83,7 +89,16 @@ def reported(ledger: Ledger, peer: MachineName, report: Report, now_s: float) ->
         touched = report.lost | (before.report.lost if before else frozenset())
         news = (*(each for each in news if each.peer != peer), News(peer, touched, NEWS_TIMES, now_s + NEWS_PAUSE_S))
     heard = Heard(report, now_s, before.renewed_s if before else float("-inf"))
-    return replace(ledger, heard={**ledger.heard, peer: heard}, news=news)
+    return replace(_with_heard(ledger, peer, heard), all_since_s=min(ledger.all_since_s, now_s), news=news)
+
+
+def _with_heard(ledger: Ledger, peer: MachineName, heard: Heard) -> Ledger:
+    losing = ledger.losing
+    if heard.report.lost:
+        losing = {**losing, peer: heard}
+    elif peer in losing:
+        losing = {name: each for name, each in losing.items() if name != peer}
+    return replace(ledger, heard={**ledger.heard, peer: heard}, losing=losing)
 
 
 def wants_renewal(ledger: Ledger, peer: MachineName, now_s: float) -> bool:
@@ -93,17 +108,19 @@ def wants_renewal(ledger: Ledger, peer: MachineName, now_s: float) -> bool:
 
 
 def renewed(ledger: Ledger, peer: MachineName, now_s: float) -> Ledger:
-    return replace(ledger, heard={**ledger.heard, peer: replace(ledger.heard[peer], renewed_s=now_s)})
+    return _with_heard(ledger, peer, replace(ledger.heard[peer], renewed_s=now_s))
 
 
 def answer(ledger: Ledger, peer: MachineName, now_s: float) -> Word:
     """To a report: all that this peer has to know."""
     listener = ledger.heard[peer].report
-    said = [
-        Said(name, each.report.lost, each.report.steady, now_s - each.at_s)
-        for name, each in ledger.heard.items()
-        if each.report.lost and name != peer and _matters(each.report, listener)
-    ]
+    matters: dict[Report, bool] = {}  # most that lost something lost the same
+    said = []
+    for name, each in ledger.losing.items():
+        if each.report not in matters:
+            matters[each.report] = _matters(each.report, listener)
+        if matters[each.report] and name != peer:
+            said.append(Said(name, each.report.lost, each.report.steady, now_s - each.at_s))
     return replace(_word(ledger, now_s), said=tuple(said[:MOST_SAID]), is_whole=len(said) <= MOST_SAID)
 
 
@@ -190,7 +207,7 @@ def _with_return(ledger: Ledger, now_s: float, tuning: Tuning) -> Ledger:
     """Call those back that lost this controller, when all of them, or enough time, found it steady."""
     if ledger.move is not None or ledger.draining:
         return replace(ledger, steady_since_s=None) if ledger.steady_since_s is not None else ledger
-    waiting = [each.report for each in ledger.heard.values() if ledger.me in each.report.lost]
+    waiting = [each.report for each in ledger.losing.values() if ledger.me in each.report.lost]
     steady = sum(ledger.me in each.steady for each in waiting)
     if not steady:
         return replace(ledger, steady_since_s=None) if ledger.steady_since_s is not None else ledger
@@ -202,7 +219,9 @@ def _with_return(ledger: Ledger, now_s: float, tuning: Tuning) -> Ledger:
 
 
 def _without_the_silent(ledger: Ledger, now_s: float, tuning: Tuning) -> Ledger:
-    if not any(now_s - each.at_s > tuning.forget_s for each in ledger.heard.values()):
+    if now_s - ledger.all_since_s <= tuning.forget_s:
         return ledger
     heard = {name: each for name, each in ledger.heard.items() if now_s - each.at_s <= tuning.forget_s}
-    return replace(ledger, heard=heard)
+    losing = {name: each for name, each in ledger.losing.items() if name in heard}
+    since_s = min((each.at_s for each in heard.values()), default=float("inf"))
+    return replace(ledger, heard=heard, losing=losing, all_since_s=since_s)

@@ -86,6 +86,7 @@ def begin(
     reaches = found(document, me, device)
     is_controller = isinstance(entry, ControllerEntry)
     others = [name for name in document.controllers if name != me]
+    tuning = tuning.for_peers(len(document.peers))
     return Redundancy(
         document=document,
         me=entry,
@@ -120,6 +121,7 @@ def adopt(state: Redundancy, document: Document, now_s: float) -> Redundancy:
         document=document,
         me=fresh.me,
         directory=fresh.directory,
+        tuning=fresh.tuning,
         healths=kept,
         used=(state.used & frozenset(document.controllers)) | added,
         reachability=fresh.reachability if isinstance(fresh.me, ControllerEntry) else state.reachability,
