@@ -1,5 +1,7 @@
 """Fleets for tests: lab machines without Warren, each with an sshd of its own, and the operator's own machine.
 
+Some may have a systemd of their own that starts what runs there (see booted.py).
+
 Everything happens on a computer that is a namespace, which nothing outlives (see namespaces.py). The operator types
 `warren …` on the machine `operator`, with a home, ssh keys and known hosts that are nobody else's.
 """
@@ -10,10 +12,11 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fleet import booted
 from namespaces import Namespace, wait_until
 from warren.inventory.model import Inventory, Machine
 from warren.inventory.read import read
@@ -47,6 +50,22 @@ MaxStartups 100
 """
 
 
+# Fails like ssh without a network, but only when a change is to be confirmed.
+_UNCONFIRMED_SSH = """\
+#!/bin/sh
+case "$*" in *" machine confirm "*) echo "ssh: connect to host: Connection timed out" >&2; exit 255 ;; esac
+exec ssh "$@"
+"""
+_IMPATIENT_UPDATE = """\
+import sys
+from warren.cli import main
+from warren.fleet import machine_side, update
+machine_side.CONFIRM_WITHIN_S = float(sys.argv.pop())
+update._LAST_CONFIRM_S = 2.0
+main()
+"""
+
+
 @dataclass(frozen=True)
 class Said:
     """What a command said, and how it ended."""
@@ -65,9 +84,12 @@ class Fleet:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
 
-    def boot(self, text: str) -> None:
-        """Make machines for the inventory, which the operator has; they have nothing of Warren."""
-        self._namespace.run(_boot, text)
+    def boot(self, text: str, systemd: Sequence[str] = (), group: str = "") -> None:
+        """Make machines for the inventory, which the operator has; they have nothing of Warren.
+
+        `systemd`: those that have it, below the control group.
+        """
+        self._namespace.run(_boot, text, systemd, group)
         self.write(f"{FOLDER}/warren.toml", text)
 
     def join(self, text: str) -> None:
@@ -83,6 +105,13 @@ class Fleet:
         said = self.on(OPERATOR, sys.executable, "-m", "warren", *words, code=None)
         assert said.code == code, f"warren {shlex.join(words)} {said}"
         return said
+
+    def update_unconfirmed(self, confirm_within_s: float) -> Said:
+        """An update that brings its change, cannot confirm it, and so fails."""
+        self.write("/root/unconfirmed-ssh", _UNCONFIRMED_SSH, mode=0o755)
+        words = ("machines", "update", str(confirm_within_s))
+        program = ("env", "WARREN_SSH=/root/unconfirmed-ssh", sys.executable, "-c", _IMPATIENT_UPDATE)
+        return self.on(OPERATOR, *program, *words, code=4)
 
     def on(self, machine: str, *command: str, code: int | None = 0) -> Said:
         """A command on a machine, as root and as if typed there."""
@@ -107,8 +136,12 @@ class Fleet:
         self._namespace.run(_kill, machine)
 
     def revive(self, machine: str) -> None:
-        self._namespace.run(_revive, machine)
-        self.start_agents([machine])
+        if not self._namespace.run(_revive, machine):
+            self.start_agents([machine])
+
+    def reboot(self, machine: str) -> None:
+        """As one does with systemd; returns when all has started again."""
+        self._namespace.run(_reboot, machine)
 
     def failing(self, pairs: Iterable[tuple[str, str]], domain: str = "vpn") -> list[tuple[str, str]]:
         """Those of the pairs of which the first does not come to reach the second by its mesh name."""
@@ -125,10 +158,10 @@ class Fleet:
 
 
 @contextmanager
-def fleet(text: str) -> Iterator[Fleet]:
-    with Namespace() as namespace:
+def fleet(text: str, systemd: Sequence[str] = ()) -> Iterator[Fleet]:
+    with booted.control_group() if systemd else nullcontext("") as group, Namespace() as namespace:
         made = Fleet(namespace)
-        made.boot(text)
+        made.boot(text, systemd, group)
         yield made
 
 
@@ -157,7 +190,7 @@ def _inventory(text: str) -> Inventory:
     return replace(inventory, machines={**inventory.machines, name: Machine(name)})
 
 
-def _boot(text: str) -> None:
+def _boot(text: str, systemd: Sequence[str], group: str) -> None:
     inventory = _inventory(text)
     make_room(len(inventory.machines))
     folder = LabFolder(LAB)
@@ -170,6 +203,8 @@ def _boot(text: str) -> None:
         _add_machines(lab, inventory)
         holder.keep()
     _call(OPERATOR, _make_operator)
+    for machine in systemd:
+        booted.prepare(find_lab(LAB).places()[MachineName(machine)], group)
     _join(text)
 
 
@@ -182,8 +217,8 @@ def _join(text: str) -> None:
         known = {}
         for name, place in places.items():
             known[name] = call(place, _make_machine, friend)
-            if not call(place, Path("/run/sshd").exists):
-                _start_sshd(place, name)
+            if not call(booted.inside(place), Path("/run/sshd").exists):
+                _start(place, name)
         call(places[MachineName(OPERATOR)], _know, hosts, known)
 
 
@@ -198,13 +233,15 @@ def _add_machines(lab: Lab, inventory: Inventory) -> None:
 
 
 def _call(machine: str, function, *arguments):  # type: ignore[no-untyped-def]  # a fork: any function, any value
-    place = find_lab(LAB).places()[MachineName(machine)]
-    return call(place, function, *arguments)
+    return call(_place(machine), function, *arguments)
+
+
+def _place(machine: str) -> Place:
+    return booted.inside(find_lab(LAB).places()[MachineName(machine)])
 
 
 def _spawn(machine: str, command: list[str], log: str) -> None:
-    place = find_lab(LAB).places()[MachineName(machine)]
-    spawn(place, command, _variables(MachineName(machine)), log=log)
+    spawn(_place(machine), command, _variables(MachineName(machine)), log=log)
 
 
 def _kill(machine: str) -> None:
@@ -212,11 +249,24 @@ def _kill(machine: str) -> None:
         lab.kill(machine)
 
 
-def _revive(machine: str) -> None:
+def _revive(machine: str) -> bool:
+    """Whether it starts what runs there by itself."""
     name = MachineName(machine)
     with changing(LAB) as lab:
         lab.boot([name])
-        _start_sshd(lab.places()[name], name)
+        _start(lab.places()[name], name)
+        return booted.has_systemd(lab.places()[name])
+
+
+def _reboot(machine: str) -> None:
+    booted.reboot(find_lab(LAB).places()[MachineName(machine)])
+
+
+def _start(place: Place, name: MachineName) -> None:
+    if booted.has_systemd(place):
+        booted.start(place)
+    else:
+        _start_sshd(place, name)
 
 
 def _start_sshd(place: Place, name: MachineName) -> None:

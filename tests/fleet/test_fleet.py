@@ -271,27 +271,9 @@ def test_with_too_many_failures_no_further_machine_is_begun(ten: Fleet) -> None:
     ten.revive("laptop1")
 
 
-# Fails like ssh without a network, but only when a change is to be confirmed.
-UNCONFIRMED = """#!/bin/sh
-case "$*" in *" machine confirm "*) echo "ssh: connect to host: Connection timed out" >&2; exit 255 ;; esac
-exec ssh "$@"
-"""
-IMPATIENT = """
-import sys
-from warren.cli import main
-from warren.fleet import machine_side, update
-machine_side.CONFIRM_WITHIN_S = 5
-update._LAST_CONFIRM_S = 2.0
-sys.argv = ["warren", "machines", "update"]
-main()
-"""
-
-
 def test_a_change_that_cannot_be_confirmed_is_taken_back(ten: Fleet) -> None:
-    ten.write("/root/unconfirmed-ssh", UNCONFIRMED, mode=0o755)
     with_settings(ten, "roles.peer.machines.laptop3.settings.mtu = 1300\n")
-    command = ("env", "WARREN_SSH=/root/unconfirmed-ssh", sys.executable, "-c", IMPATIENT)
-    said = ten.on(OPERATOR, *command, code=4)
+    said = ten.update_unconfirmed(confirm_within_s=5)
     assert "after the change it is not reached any more (laptop3: it does not answer)" in said.err
     assert "it goes back by itself" in said.err
     wait_until(lambda: "mtu 1420" in ten.sh("laptop3", "ip link show dev vpn"), 30, "the way back")

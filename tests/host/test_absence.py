@@ -14,7 +14,8 @@ VPN = InstanceName("vpn")
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(trial, "_BOOT", tmp_path / "run/boot")
     (tmp_path / "vpn").mkdir()
     return tmp_path
 

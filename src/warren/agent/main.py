@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(given)
     except WarrenError as error:
-        print(error, file=sys.stderr)
+        _complain(error)
         return error.exit_code
     except BrokenPipeError:
         # The reader has enough; Python would complain again when it closes stdout.
@@ -85,9 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         import traceback
 
-        traceback.print_exc()
-        print("This is a bug in Warren: the lines above say where.", file=sys.stderr)
+        _complain(f"{traceback.format_exc()}This is a bug in Warren: the lines above say where.")
         return OUR_BUG
+
+
+def _complain(text: object) -> None:
+    from warren.host import service
+
+    service.complain(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -371,14 +376,15 @@ def _note_name(host: Host, given: str | None) -> None:
 
 
 def _host(*, to_syslog: bool = False) -> Host:
+    from warren.host import service
     from warren.host.machine import Host
 
     if os.geteuid() != 0:
         raise UsageError("this needs root: it speaks to the kernel's network configuration", mend="sudo warren …")
-    in_journal = "JOURNAL_STREAM" in os.environ
-    # systemd's journal has times of its own.
-    form = "%(message)s" if in_journal else "%(asctime)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=form)
+    in_journal = service.has_journal()
+    handler = logging.StreamHandler()
+    handler.setFormatter(service.JournalFormatter() if in_journal else logging.Formatter("%(asctime)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     if to_syslog and not in_journal and _SYSLOG.exists():
         _log_to_syslog()
     return Host()
@@ -389,6 +395,7 @@ def _log_to_syslog() -> None:
     from logging.handlers import SysLogHandler
 
     handler = SysLogHandler(str(_SYSLOG), SysLogHandler.LOG_DAEMON)
+    handler.append_nul = False
     handler.setFormatter(logging.Formatter(f"warren[{os.getpid()}]: %(message)s"))
     logging.getLogger("warren").addHandler(handler)
 

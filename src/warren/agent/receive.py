@@ -259,7 +259,6 @@ def _go_back(host: Host, waiting: Trial, error: WarrenError) -> bool:
         log.error("the machine could not go back yet: %s", "; ".join(attempt.problems))
         return False
     restore.finish(host, waiting, f"it could not be applied: {error.what}")
-    timer.disarm(waiting.token)
     return True
 
 

@@ -139,6 +139,7 @@ def finish(host: Host, waiting: Trial, why: str, problems: tuple[str, ...] = ())
         log.warning("%s", error)
     _end(host, waiting)
     log.warning("%s", restored)
+    timer.disarm(waiting.token)
     return restored
 
 

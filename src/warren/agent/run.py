@@ -36,7 +36,7 @@ class HasFileno(Protocol):
 SLOW_CLOCK_S = 30.0  # how long drift that nobody announced may last
 RETRY_S = 2.0  # after a failure; doubled each time up to the slow clock
 SETTLE_S = 0.1  # changes come in groups
-QUIET_S = 1.0  # between looks that others' changes caused; doubled each time that there was nothing to do
+QUIET_S = 1.0  # between looks that others' changes cause; doubled while they come and there is nothing to do
 
 _WHOLE = InstanceName("this machine")  # no instance has such a name
 
@@ -52,6 +52,8 @@ class Agent:
         self._started_unix_s = self._looked_unix_s = time.time()
         self._retry_s = RETRY_S
         self._quiet_s = QUIET_S
+        self._looked_s = time.monotonic()
+        self._was_stirred = False
 
     def run(self) -> None:
         """Reconcile at start, on a new document, on drift and on a slow clock; returns on SIGTERM or SIGINT."""
@@ -93,7 +95,9 @@ class Agent:
                     next_look_s = min(next_look_s, time.monotonic() + SETTLE_S)
                     folders.drain()
                 if ready.intersection(network.sockets):
-                    next_look_s = min(next_look_s, time.monotonic() + self._quiet_s)
+                    self._was_stirred = True
+                    soon_s = max(time.monotonic() + SETTLE_S, self._looked_s + self._quiet_s)
+                    next_look_s = min(next_look_s, soon_s)
                     network.drain()
 
     def _look(self, folders: FolderWatch, controllers: ControllerWatch) -> float:
@@ -121,9 +125,10 @@ class Agent:
         for note in sorted(notes - self._noted):
             log.warning("%s", note)
         self._noted = notes
-        self._looked_unix_s = time.time()
-        found_something = any(verdict.steps for verdict in verdicts.values())
-        self._quiet_s = QUIET_S if found_something else min(2 * self._quiet_s, SLOW_CLOCK_S)
+        self._looked_unix_s, self._looked_s = time.time(), time.monotonic()
+        was_in_vain = self._was_stirred and not any(verdict.steps for verdict in verdicts.values())
+        self._quiet_s = min(2 * self._quiet_s, SLOW_CLOCK_S) if was_in_vain else QUIET_S
+        self._was_stirred = False
         if any(self._told.values()):
             wait_s, self._retry_s = self._retry_s, min(2 * self._retry_s, SLOW_CLOCK_S)
             return wait_s

@@ -100,7 +100,9 @@ def _problem(target: Target, answer: dict[str, str], finished: Finished) -> Mach
 
 def _last_words(finished: Finished) -> str:
     lines = (finished.err.strip() or finished.out.decode(errors="replace").strip()).splitlines()
-    return lines[-1] if lines else f"ended with {finished.code} and without a word"
+    if not lines:
+        return f"ended with {finished.code} and without a word"
+    return "\n".join(lines[-2:]) if lines[-1].startswith("mend: ") else lines[-1]
 
 
 def _text(name: str) -> str:

@@ -5,6 +5,11 @@ set -u
 instances=
 unit=/etc/systemd/system/warren.service
 
+give_up() {
+    [ -d /run/systemd/system ] && [ -e "$unit" ] && systemctl --quiet enable --now warren.service
+    exit 4
+}
+
 [ -d /run/systemd/system ] && [ -e "$unit" ] && systemctl --quiet disable --now warren.service
 
 # An agent that somebody started by hand, where there is no systemd; it would bring back what is taken down.
@@ -16,9 +21,12 @@ done
 for each in /var/lib/warren/*/network.json; do
     [ -e "$each" ] || continue
     instance=$(basename "$(dirname "$each")")
-    /usr/local/bin/warren down "$instance" || exit 4
+    /usr/local/bin/warren down "$instance" || give_up
     instances="$instances $instance"
 done
+
+# One that is left has nothing to go back to.
+[ -d /run/systemd/system ] && systemctl --quiet stop 'warren-restore-*.timer' 'warren-restore-*.service'
 
 for each in /var/lib/warren /etc/warren /run/warren /usr/local/lib/warren; do
     [ -d "$each" ] || continue

@@ -11,6 +11,7 @@ nobody confirmed. The clock is the one that no time server sets and that counts 
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,9 @@ LAST_CONFIRMED = Path("/run/warren/confirmed")  # so that a confirmation whose a
 
 _TRIAL_FILE = "trial.json"
 _RESTORED_FILE = "restored.json"
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
+# Gone after a restart, as all of /run is. Not the kernel's boot_id: a container shows its own to a shell, and to a
+# service in a sandbox that of the computer below.
+_BOOT = Path("/run/warren/boot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,5 +208,11 @@ def _restored(tree: Any) -> Restored:
 
 
 def this_boot() -> str:
-    """Which start of the machine this is."""
-    return _BOOT.read_text().strip()
+    """Which start of the machine this is: whatever the first to ask wrote since."""
+    if known := files.read(_BOOT):
+        return known.decode(errors="replace").strip()
+    files.make_folder(_BOOT.parent, mode=0o755)
+    with files.edit(_BOOT) as file:
+        if not file.content:
+            file.replace(f"{secrets.token_hex(16)}\n".encode())
+    return this_boot()
