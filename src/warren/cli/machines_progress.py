@@ -13,12 +13,13 @@ from warren.fleet.report import outcome_lines
 from warren.names import MachineName
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.live import Live
-    from rich.table import Table
 
     from warren.fleet.update import Outcome, Watcher
 
 _MOST_ROWS = 15
+_OTHER_LINES = 3  # the heading, how many more there are, and where the cursor is
 
 
 @contextmanager
@@ -74,14 +75,19 @@ class _Table:
     def _show(self) -> None:
         self._live.update(self._rows())
 
-    def _rows(self) -> Table:
+    def _rows(self) -> Group:
+        from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
         failed = [outcome.machine for outcome in self.outcomes if not outcome.is_well]
+        heading = f"{len(self.outcomes)} through" + (f"   failed: {', '.join(failed)}" if failed else "")
         table = Table.grid(padding=(0, 3))
-        table.add_row(f"{len(self.outcomes)} through", f"failed: {', '.join(failed)}" if failed else "")
-        for machine, what in list(self._active.items())[:_MOST_ROWS]:
+        for _ in range(2):
+            table.add_column(no_wrap=True)
+        # A frame that is higher than the terminal could not be taken back.
+        most = min(_MOST_ROWS, max(0, self._live.console.height - _OTHER_LINES))
+        for machine, what in list(self._active.items())[:most]:
             table.add_row(machine, what)
-        if len(self._active) > _MOST_ROWS:
-            table.add_row("…", f"and {len(self._active) - _MOST_ROWS} more")
-        return table
+        more = [Text(f"… and {len(self._active) - most} more")] if len(self._active) > most else []
+        return Group(Text(heading, no_wrap=True, overflow="ellipsis"), table, *more)
