@@ -17,6 +17,7 @@ from warren.agent import machine as this_machine
 from warren.agent.machine import Verdict
 from warren.host import state
 from warren.host.machine import Host
+from warren.plan import other_firewalls
 from wired import Wired
 
 pytestmark = pytest.mark.root
@@ -74,6 +75,20 @@ def reaches(machine: Namespace, name: str, tries: int = 15) -> bool:
     return True
 
 
+def hears_words(machines: Wired) -> bool:
+    """Whether a datagram of a peer's agent comes in at the controller."""
+    listen = "import socket; s = socket.socket(10, 2); s.bind(('::', 51819)); s.settimeout(20); print(s.recv(9))"
+    send = "import socket; socket.socket(10, 2).sendto(b'word', (socket.getaddrinfo('server1.vpn', 0)[0][4][0], 51819))"
+    machines["server1"].sh(f'{sys.executable} -c "{listen}" > /run/heard 2>&1 &')
+    wait_until(lambda: ":CA6B " in machines["server1"].sh("cat /proc/net/udp6"), 10, "who listens")
+    machines["laptop1"].sh(f'for each in 1 2 3; do {sys.executable} -c "{send}"; done')
+    try:
+        wait_until(lambda: "word" in machines["server1"].sh("cat /run/heard"), 5, "a word")
+    except AssertionError:
+        return False
+    return True
+
+
 def waiting() -> Verdict:
     host = Host()
     documents, _ = this_machine.read_documents(host)
@@ -87,6 +102,7 @@ def test_it_lets_the_mesh_in_while_there_is_one(manager: Manager) -> None:
         machines.follow()
         assert reaches(laptop, "server1.vpn"), "through the port"
         assert reaches(laptop, "laptop2.vpn"), "through the controller's forwarding"
+        assert hears_words(machines), "by the mesh, what agents say"
         verdict = server.run(waiting)
         assert (verdict.error, verdict.steps, verdict.notes) == (None, (), ())
 
@@ -108,11 +124,23 @@ def test_without_being_asked_it_keeps_the_mesh_out(manager: Manager, monkeypatch
         assert not reaches(machines["laptop1"], "server1.vpn", tries=3)
 
 
+@pytest.mark.parametrize("manager", [UFW, FIREWALLD], ids=["ufw", "firewalld"])
+def test_without_being_asked_it_keeps_words_out(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for what agents say."""
+    with guarded(manager) as (machines, _):
+        asks = other_firewalls.asks
+        without = lambda *given: (each for each in asks(*given) if "51819" not in " ".join(each.words))  # noqa: E731
+        monkeypatch.setattr("warren.plan.diff.other_firewalls.asks", without)
+        machines.follow()
+        assert reaches(machines["laptop1"], "laptop2.vpn")
+        assert not hears_words(machines)
+
+
 @pytest.mark.parametrize(
     ("manager", "own_rule"),
     [
-        (UFW, "ufw allow 51820/udp comment mine; ufw route allow in on vpn out on vpn"),
-        (FIREWALLD, "firewall-cmd --permanent --add-port=51820/udp; firewall-cmd --reload"),
+        (UFW, "ufw allow 51820/udp comment mine; ufw allow 51819; ufw route allow in on vpn out on vpn"),
+        (FIREWALLD, "firewall-cmd --permanent --add-port=51819-51820/udp; firewall-cmd --reload"),
     ],
     ids=["ufw", "firewalld"],
 )
@@ -148,8 +176,9 @@ def test_of_a_chain_that_drops_by_default_the_operator_is_told(rules: str) -> No
         )  # what comes out of the mesh is for this chain's owner to say
         notes = server.run(waiting).notes
         port, within = "udp dport 51820 accept", 'iifname "vpn" oifname "vpn" accept'
+        words = 'iifname "vpn" udp dport 51819 accept'
         inserted = [note.rpartition(": ")[2] for note in notes]
-        wanted = [] if rules else [f"nft insert rule inet filter input {port}"]
+        wanted = [] if rules else [f"nft insert rule inet filter input {each}" for each in (port, words)]
         assert inserted == [*wanted, f"nft insert rule inet filter forward {within}"]
         for command in inserted:
             server.sh(f"nft '{command.removeprefix('nft ')}'")
@@ -166,6 +195,7 @@ def test_iptables_own_chains_are_told_in_its_words() -> None:
         commands = [note.rpartition(": ")[2] for note in server.run(waiting).notes]
         assert sorted(commands) == [
             "ip6tables -I FORWARD -i vpn -o vpn -j ACCEPT",
+            "ip6tables -I INPUT -i vpn -p udp --dport 51819 -j ACCEPT",
             "ip6tables -I INPUT -p udp --dport 51820 -j ACCEPT",
             "iptables -I INPUT -p udp --dport 51820 -j ACCEPT",
         ]

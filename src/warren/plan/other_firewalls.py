@@ -5,7 +5,7 @@ one that drops it decides. firewalld and ufw are asked in their own commands; th
 asked for. Of a chain of nobody's that drops by default, the operator is told what to add to it.
 
 A peer is left alone: answers come in as what its firewall knows to be asked for, and what else may come in by the mesh
-is for its owner to say.
+is for its owner to say. On a controller, what agents say to each other is let in by the mesh, too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from warren.names import InstanceName, InterfaceName
+from warren.plan import signals
 
 _ANY = ("0.0.0.0/0", "::/0")
 _WITHIN = re.compile(r"in_(.+)!out_(.+)")
@@ -111,9 +112,10 @@ def takes_back(instance: InstanceName, interface: InterfaceName, port: int | Non
     for zone in others.firewalld.zones if others.firewalld is not None else ():
         in_zone = f"--zone={zone.name}"
         # What is in its permanent configuration is its user's, and would come back anyway.
-        if port in zone.udp_ports:
-            yield _firewalld(in_zone, f"--remove-port={port}/udp", unless=f"--query-port={port}/udp")
-        if interface in zone.interfaces:
+        has_mesh = interface in zone.interfaces
+        for each in sorted(zone.udp_ports & {port, signals.PORT if has_mesh else port}):
+            yield _firewalld(in_zone, f"--remove-port={each}/udp", unless=f"--query-port={each}/udp")
+        if has_mesh:
             yield _firewalld(in_zone, f"--remove-interface={interface}", unless=f"--query-interface={interface}")
 
 
@@ -133,6 +135,8 @@ def _notes(interface: InterfaceName, port: int, others: OtherFirewalls) -> Itera
         where = f"chain {chain.name} of table {chain.family} {chain.table} drops by default"
         if chain.hook == "input" and port not in chain.udp_ports:
             yield f"{where}, and lets UDP port {port} in nowhere: {_insert_port(chain, port)}"
+        if chain.hook == "input" and chain.family != "ip" and signals.PORT not in chain.udp_ports:
+            yield f"{where}, and lets agents' words in nowhere: {_insert_port(chain, signals.PORT, interface)}"
         if chain.hook == "forward" and interface not in chain.within:
             yield f"{where}, and forwards nothing within {interface}: {_insert_within(chain, interface)}"
 
@@ -145,6 +149,10 @@ def _of_ufw(instance: InstanceName, interface: InterfaceName, port: int | None, 
         families = _ANY if ufw.ipv6 else _ANY[:1]
         if not all(any(_lets_in(rule, port, family) for rule in ufw.rules) for family in families):
             yield AskFirewall(("ufw", *wanted[-1], *comment))
+        if ufw.ipv6:
+            wanted.append(("allow", "in", "on", interface, "to", "any", "port", str(signals.PORT), "proto", "udp"))
+            if not any(_lets_in(rule, signals.PORT, _ANY[1], f"in_{interface}") for rule in ufw.rules):
+                yield AskFirewall(("ufw", *wanted[-1], *comment))
         wanted.append(("route", "allow", "in", "on", interface, "out", "on", interface))
         if ufw.ipv6 and not any(_lets_through(rule, interface) for rule in ufw.rules):
             yield AskFirewall(("ufw", *wanted[-1], *comment))
@@ -162,8 +170,11 @@ def _stale(ufw: Ufw, instance: InstanceName, wanted: Iterable[tuple[str, ...]]) 
 
 def _command(rule: UfwRule) -> tuple[str, ...]:
     """What was asked for; empty for a rule that is none of those that we make."""
-    if rule.action == "allow" and rule.protocol == "udp":
+    if rule.action == "allow" and rule.protocol == "udp" and rule.direction == "in":
         return ("allow", f"{rule.port}/udp")
+    if rule.action == "allow" and rule.protocol == "udp" and rule.direction.startswith("in_"):
+        interface = rule.direction.removeprefix("in_")
+        return ("allow", "in", "on", interface, "to", "any", "port", rule.port, "proto", "udp")
     if rule.action == "route:allow" and (ends := _WITHIN.fullmatch(rule.direction)):
         return ("route", "allow", "in", "on", ends[1], "out", "on", ends[2])
     return ()
@@ -173,8 +184,8 @@ def _comment(instance: InstanceName) -> str:
     return f"warren {instance}"
 
 
-def _lets_in(rule: UfwRule, port: int, family: str) -> bool:
-    everybody = (rule.destination, rule.source, rule.direction) == (family, family, "in")
+def _lets_in(rule: UfwRule, port: int, family: str, direction: str = "in") -> bool:
+    everybody = (rule.destination, rule.source) == (family, family) and rule.direction in ("in", direction)
     return everybody and rule.action == "allow" and rule.protocol in ("udp", "any") and _has_port(rule.port, port)
 
 
@@ -205,6 +216,10 @@ def _of_firewalld(interface: InterfaceName, port: int, firewalld: Firewalld) -> 
     if not any(interface in zone.interfaces for zone in firewalld.zones):
         # It is in this zone's hands already, but forwards within a zone only between interfaces that were given to it.
         yield _firewalld(f"--zone={firewalld.default}", f"--add-interface={interface}")
+    mine = next((zone.name for zone in firewalld.zones if interface in zone.interfaces), firewalld.default)
+    for zone in firewalld.zones:
+        if zone.name == mine and signals.PORT not in zone.udp_ports and not zone.accepts_all:
+            yield _firewalld(f"--zone={mine}", f"--add-port={signals.PORT}/udp")
 
 
 def _firewalld(zone: str, what: str, *, unless: str = "") -> AskFirewall:
@@ -213,10 +228,12 @@ def _firewalld(zone: str, what: str, *, unless: str = "") -> AskFirewall:
     return AskFirewall(("firewall-cmd", "--quiet", zone, what), query)
 
 
-def _insert_port(chain: DroppingChain, port: int) -> str:
+def _insert_port(chain: DroppingChain, port: int, interface: str = "") -> str:
     if program := _iptables(chain):
-        return f"{program} -I {chain.name} -p udp --dport {port} -j ACCEPT"
-    return f"nft insert rule {chain.family} {chain.table} {chain.name} udp dport {port} accept"
+        by = f"-i {interface} " if interface else ""
+        return f"{program} -I {chain.name} {by}-p udp --dport {port} -j ACCEPT"
+    by = f'iifname "{interface}" ' if interface else ""
+    return f"nft insert rule {chain.family} {chain.table} {chain.name} {by}udp dport {port} accept"
 
 
 def _insert_within(chain: DroppingChain, interface: InterfaceName) -> str:
