@@ -115,7 +115,7 @@ class Run:
 
     def _reboot(self, name: MachineName) -> None:
         self.mesh.power_off(name)
-        self.mesh.clock.at(self.mesh.clock.now_s + self.random.uniform(1, 5), self.mesh.power_on, name)
+        self.mesh.clock.at(self.mesh.clock.now_s + self.random.uniform(1, 5), self._revive, name)
 
     def _cut(self, one: MachineName, other: MachineName, cut: bool = True, *, both: bool = True) -> None:
         self.mesh.wire.links[one, other].cut = cut
