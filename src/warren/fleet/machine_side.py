@@ -76,7 +76,7 @@ async def receive(target: Target, documents: Mapping[InstanceName, SignedDocumen
         "dry_run": dry_run,
     }
     words = ["receive", "--machine", target.machine]
-    answer = await _ask(target, words, json.dumps(request).encode(), timeout_s=_RECEIVE_S)
+    answer = await _ask(target, words, json.dumps(request).encode(), timeout_s=_RECEIVE_S, is_public=True)
     try:
         instances = {InstanceName(name): _instance_verdict(each) for name, each in answer["instances"].items()}
         return Verdict(instances, str(answer["token"] or ""))
@@ -91,7 +91,7 @@ def _instance_verdict(tree: Any) -> InstanceVerdict:
 
 async def confirm(target: Target, token: str) -> None:
     """Say, over a connection made after the change, that the machine is still reached."""
-    await _ask(target, ["confirm", token], timeout_s=_CONFIRM_S, new_connection=True)
+    await _ask(target, ["confirm", token], timeout_s=_CONFIRM_S, new_connection=True, is_public=True)
 
 
 async def status(target: Target) -> dict[str, Any]:
@@ -113,17 +113,22 @@ async def forget(target: Target, instance: InstanceName) -> None:
     await _ask(target, ["forget", instance], timeout_s=_FORGET_S)
 
 
-async def _ask(
-    target: Target, words: Sequence[str], stdin: bytes = b"", *, timeout_s: float, new_connection: bool = False
-) -> Any:
-    command = [PROGRAM, "machine", *words]
-    return await _answer(target, command, stdin, timeout_s=timeout_s, new_connection=new_connection)
+async def _ask(target: Target, words: Sequence[str], stdin: bytes = b"", **how: Any) -> Any:
+    return await _answer(target, [PROGRAM, "machine", *words], stdin, **how)
 
 
 async def _answer(
-    target: Target, command: Sequence[str], stdin: bytes = b"", *, timeout_s: float, new_connection: bool = False
+    target: Target,
+    command: Sequence[str],
+    stdin: bytes = b"",
+    *,
+    timeout_s: float,
+    new_connection: bool = False,
+    is_public: bool = False,
 ) -> Any:
-    finished = await ssh.run(target, command, stdin, timeout_s=timeout_s, new_connection=new_connection)
+    finished = await ssh.run(
+        target, command, stdin, timeout_s=timeout_s, new_connection=new_connection, is_public=is_public
+    )
     if ssh.is_missing(finished):
         raise MachineError(
             "Warren is not installed there", where=target.machine, mend=f"warren machines install {target.machine}"

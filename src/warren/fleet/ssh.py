@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from warren.errors import MachineError, UsageError
+from warren.fleet.ssh_exchange import quick_exchange
 from warren.fleet.ssh_problems import Problem, explain
 from warren.inventory.model import Machine
 from warren.names import MachineName
@@ -23,6 +24,7 @@ PROGRAM_VARIABLE = "WARREN_SSH"
 CONNECT_TIMEOUT_S = 10
 KILL_S = 5.0
 
+_WARNING = "** "  # what ssh of 10.1 and later begins each line of its remarks on key exchanges with
 _SSH_FAILED = 255  # ssh(1), EXIT STATUS
 _NO_ROOT, _NO_PROGRAM = 77, 127  # EX_NOPERM of sysexits.h; what a shell says
 _OPTIONS = (
@@ -34,6 +36,8 @@ _OPTIONS = (
     "-o", "LogLevel=INFO",
 )  # fmt: skip
 _NEW_CONNECTION = ("-o", "ControlMaster=no", "-o", "ControlPath=none")
+
+_settings: dict[Target, str] = {}  # what ssh -G said of it
 
 # Without root and without sudo nothing is started; a shell of any kind hands this to sh.
 _AS_ROOT = (
@@ -77,13 +81,21 @@ def target_of(machine: Machine) -> Target:
 
 
 async def run(
-    target: Target, words: Sequence[str], stdin: bytes = b"", *, timeout_s: float, new_connection: bool = False
+    target: Target,
+    words: Sequence[str],
+    stdin: bytes = b"",
+    *,
+    timeout_s: float,
+    new_connection: bool = False,
+    is_public: bool = False,
 ) -> Finished:
     """Run a program on the machine as root; Unreachable where ssh fails, MachineError where nobody may be root.
 
-    `new_connection`: not one that the user's ssh keeps open.
+    `new_connection`: not one that the user's ssh keeps open. `is_public`: nothing that goes either way has to stay
+    secret for years, so that a quick key exchange will do.
     """
-    process = await _start(target, words, new_connection, stdin)
+    exchange = await _quick_exchange(target, new_connection) if is_public else ()
+    process = await _start(target, [*program(), *exchange, *arguments(target, words, new_connection)], stdin)
     try:
         out, err = await asyncio.wait_for(process.communicate(), timeout_s)
     except TimeoutError:
@@ -92,13 +104,26 @@ async def run(
     finally:
         await _end(process)
     assert process.returncode is not None  # communicate() waited for it
-    return _finished(target, process.returncode, out, err.decode(errors="replace"))
+    return _finished(target, process.returncode, out, without_warnings(err.decode(errors="replace")))
 
 
-async def _start(
-    target: Target, words: Sequence[str], new_connection: bool, stdin: bytes
-) -> asyncio.subprocess.Process:
-    command = [*program(), *arguments(target, words, new_connection)]
+async def _quick_exchange(target: Target, new_connection: bool) -> tuple[str, ...]:
+    """Options for ssh; none with another program than ssh, which need not know them."""
+    if PROGRAM_VARIABLE in os.environ:
+        return ()
+    if target not in _settings:
+        process = await _start(target, [*program(), "-G", *arguments(target, [], new_connection=False)], b"")
+        try:
+            said, _ = await asyncio.wait_for(process.communicate(), CONNECT_TIMEOUT_S)
+        except TimeoutError:  # a command of the user's configuration that hangs: whatever comes next will say so
+            said = b""
+        finally:
+            await _end(process)
+        _settings[target] = said.decode(errors="replace")
+    return quick_exchange(_settings[target], new_connection=new_connection)
+
+
+async def _start(target: Target, command: Sequence[str], stdin: bytes) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
     try:
         with _readable(stdin) as file:
@@ -175,6 +200,11 @@ def _finished(target: Target, code: int, out: bytes, err: str) -> Finished:
 
 def _unreachable(target: Target, problem: Problem) -> Unreachable:
     return Unreachable(f"{problem.hop}: {problem.what}", where=target.machine, mend=problem.mend)
+
+
+def without_warnings(said: str) -> str:
+    """What ssh says, without its remarks on connections that work."""
+    return "".join(line for line in said.splitlines(keepends=True) if not line.startswith(_WARNING))
 
 
 def is_missing(finished: Finished) -> bool:
