@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+import warren as warren_package
 from namespaces import sh, wait_until
 from operators import (
     LAPTOP1,
@@ -135,19 +137,20 @@ def _killed_at(number: int, act: Callable[[], object]) -> bool:
 
 def _act_until(number: int, act: Callable[[], object]) -> NoReturn:
     """A step is one of a plan, and every change of a name or of a whole file on the disk."""
-    left = number
+    left, victim = number, os.getpid()
 
     def counted(function: Any) -> Any:
         def call(*arguments: Any, **named: Any) -> Any:
             nonlocal left
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
+            if os.getpid() == victim:  # the watchdog is a fork of it
+                if left == 0:
+                    os.kill(victim, signal.SIGKILL)
+                left -= 1
             return function(*arguments, **named)
 
         return call
 
-    for name in ("rename", "replace", "link", "unlink", "rmdir", "mkdir", "fsync"):
+    for name in ("rename", "replace", "link", "unlink", "rmdir", "mkdir", "fsync", "fork"):
         setattr(os, name, counted(getattr(os, name)))
     Host.perform = counted(Host.perform)  # type: ignore[method-assign]
     subprocess.Popen = counted(subprocess.Popen)  # type: ignore[misc]
@@ -177,7 +180,7 @@ def confirmed(host: Host, me: MachineName, *documents: Document) -> None:
 def no_watchdog() -> Iterator[None]:
     """As if whatever was armed had died."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timer, "armed", lambda token, delay_s: nullcontext())
+        patch.setattr(timer, "armed", lambda *_: nullcontext())
         yield
 
 
@@ -356,6 +359,73 @@ def test_the_watchdog_outlives_the_ssh_session() -> None:
     on_a_machine(body)
 
 
+def test_the_watchdog_has_nothing_of_the_process_that_it_was_forked_from() -> None:
+    """Not its lock, not its terminal or ssh session, not its log; and nobody waits for it."""
+
+    def body(host: Host) -> None:
+        confirmed(host, SERVER1, before(host, SERVER1))
+        wait_until(lambda: not _watchdogs(), what="the end of the first watchdog")
+        with Path("/run/opened").open("w"):
+            token = send(host, after(host, SERVER1)).token
+        assert token is not None
+        (watchdog,) = _watchdogs()
+        # It looks at the trial now and then.
+        wait_until(lambda: _open_files(watchdog) == ["/dev/null", "/dev/null", "/dev/null", "pipe"], what="no more")
+        stat = (watchdog / "stat").read_text().rpartition(")")[2].split()
+        parent, group, session = map(int, stat[1:4])
+        assert parent != os.getpid()
+        assert not {group, session} & {os.getpgid(0), os.getsid(0)}
+        assert (watchdog / "cwd").readlink() == Path("/")
+        restore.confirm(host, token)
+        wait_until(lambda: not _watchdogs(), what="the end of the watchdog")
+
+    on_a_machine(body)
+
+
+def _open_files(process: Path) -> list[str]:
+    try:
+        return sorted(str(each.readlink()).partition(":")[0] for each in (process / "fd").iterdir())
+    except FileNotFoundError:  # closed meanwhile
+        return []
+
+
+def test_the_watchdog_goes_back_though_warren_is_gone_from_the_disk() -> None:
+    """As while another version is being installed, badly: nothing can be started anew."""
+
+    def body(host: Host) -> None:
+        old = before(host, SERVER1)
+        confirmed(host, SERVER1, old)
+        applying = os.fork()
+        if applying == 0:
+            warren_package.__file__ = "/nonexistent/warren/__init__.py"
+            assert send(host, after(host, SERVER1), within_s=SHORT_S).token
+            os._exit(0)
+        assert os.waitpid(applying, 0)[1] == 0
+        wait_until(lambda: trial.read(host.state) is None, SOON_S, "the restore")
+        _assert_follows(host, SERVER1, old, "in the end")
+
+    on_a_machine(body)
+
+
+def test_without_a_watchdog_nothing_is_changed() -> None:
+    def body(host: Host) -> None:
+        old = before(host, SERVER1)
+        confirmed(host, SERVER1, old)
+        here = sh(SNAPSHOT)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fork", _no_more_processes)
+            with pytest.raises(MachineError, match="does not start: nothing was changed"):
+                send(host, after(host, SERVER1))
+        assert sh(SNAPSHOT) == here
+        assert trial.read(host.state) is None
+
+    on_a_machine(body)
+
+
+def _no_more_processes() -> NoReturn:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
 def test_an_apply_that_is_stuck_with_the_lock_is_ended_when_it_is_too_late() -> None:
     def body(host: Host) -> None:
         old, new = before(host, SERVER1), after(host, SERVER1)
@@ -521,12 +591,14 @@ def _due(host: Host) -> bool:
     return bool(waiting.reason_to_go_back())
 
 
-def _watchdogs() -> list[str]:
+def _watchdogs() -> list[Path]:
+    """Those that wait, and what they start when they have waited enough."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if timer.WHEN_DUE.encode() in (process / "cmdline").read_bytes():
-                found.append(process.name)
+            waits = (process / "comm").read_text().strip() == timer.WATCHDOG
+            if waits or timer.WHEN_DUE.encode() in (process / "cmdline").read_bytes():
+                found.append(process)
         except OSError:  # it ended meanwhile
             continue
     return found

@@ -306,13 +306,9 @@ def _confirm(given: argparse.Namespace) -> int:
 
 def _restore(given: argparse.Namespace) -> int:
     from warren.agent import restore
-    from warren.host import timer
 
     host = _host(to_syslog=True)
     if given.when_due:
-        # All is imported by now: from here on, nothing on the disk is needed.
-        os.write(sys.stdout.fileno(), timer.READY)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         restored = restore.restore_when_due(host, sys.stdin.fileno())
     else:
         restored = restore.restore(host, given.token)

@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from warren.agent import drain, restore
@@ -200,7 +201,7 @@ def _follow(host: Host, me: MachineName, request: Request, accepted: _Accepted) 
         return Answer({name: this_machine.perform(host, each) for name, each in accepted.pending.items()})
     ways = [name for name in new if _has_way(accepted.held.get(name), me, accepted.pending[name])]
     token = secrets.token_hex(8)
-    with timer.armed(token, request.confirm_within_s):
+    with timer.armed(token, request.confirm_within_s, partial(restore.watch, host)):
         waiting = _begin(host, Trial(token, me, {}, request.confirm_within_s, Process.this()), accepted, new, earlier)
         return _try(host, waiting, accepted, new, ways)
 

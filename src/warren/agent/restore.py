@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -41,7 +41,22 @@ def restore(host: Host, token: str) -> Restored | None:
 
 
 def restore_when_due(host: Host, armed_by: int) -> Restored | None:
-    """Wait until no trial goes on, or until one has failed; then go back.
+    """Wait until no trial goes on, or until one has failed; then go back."""
+    for _ in _failed(host, armed_by):
+        if restored := _go_back(host, Trial.reason_to_go_back, RETRIES_S):
+            return restored
+    return None
+
+
+def watch(host: Host, armed_by: int) -> None:
+    """The same, in a fork of a process that may have been in the middle of anything."""
+    for _ in _failed(host, armed_by):
+        if timer.restores_anew() or _go_back(host, Trial.reason_to_go_back, RETRIES_S):
+            return
+
+
+def _failed(host: Host, armed_by: int) -> Iterator[Trial]:
+    """The trial whenever it has failed; the end when none goes on.
 
     `armed_by`: a descriptor that ends with whoever is about to begin a trial. Whichever trial it is: where an update
     takes over an earlier one and dies on the spot, the earlier watchdog acts.
@@ -54,11 +69,9 @@ def restore_when_due(host: Host, armed_by: int) -> Restored | None:
             is_alone = bool(select.select([armed_by], [], [], POLL_S)[0])
         waiting = trial.read(host.state)
         if waiting is None and is_alone:
-            return None
+            return
         if waiting and waiting.reason_to_go_back():
-            restored = _go_back(host, Trial.reason_to_go_back, RETRIES_S)
-            if restored:
-                return restored
+            yield waiting
 
 
 def restore_if_due(host: Host) -> Restored | None:

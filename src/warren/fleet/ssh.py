@@ -95,7 +95,7 @@ async def run(
     secret for years, so that a quick key exchange will do.
     """
     exchange = await _quick_exchange(target, new_connection) if is_public else ()
-    process = await _start(target, [*program(), *exchange, *arguments(target, words, new_connection)], stdin)
+    process = await _start([*program(), *exchange, *arguments(target, words, new_connection)], stdin)
     try:
         out, err = await asyncio.wait_for(process.communicate(), timeout_s)
     except TimeoutError:
@@ -112,7 +112,7 @@ async def _quick_exchange(target: Target, new_connection: bool) -> tuple[str, ..
     if PROGRAM_VARIABLE in os.environ:
         return ()
     if target not in _settings:
-        process = await _start(target, [*program(), "-G", *arguments(target, [], new_connection=False)], b"")
+        process = await _start([*program(), "-G", *arguments(target, [], new_connection=False)], b"")
         try:
             said, _ = await asyncio.wait_for(process.communicate(), CONNECT_TIMEOUT_S)
         except TimeoutError:  # a command of the user's configuration that hangs: whatever comes next will say so
@@ -123,7 +123,7 @@ async def _quick_exchange(target: Target, new_connection: bool) -> tuple[str, ..
     return quick_exchange(_settings[target], new_connection=new_connection)
 
 
-async def _start(target: Target, command: Sequence[str], stdin: bytes) -> asyncio.subprocess.Process:
+async def _start(command: Sequence[str], stdin: bytes) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
     try:
         with _readable(stdin) as file:

@@ -1,20 +1,24 @@
 """What takes the machine back if nobody confirms: armed outside the process that applies, so that it outlives it.
 
-Where systemd runs it is a transient timer; elsewhere a process in a session of its own, which also notices at once
-that the applying process died. Both run `warren machine restore --when-due`, which ends when no trial goes on and
-whoever armed it is done: the end of its stdin says so.
+Where systemd runs it is a transient timer; elsewhere a process in a session of its own, the watchdog, which also
+notices at once that the applying process died. It is a fork of that process: that costs no start of an interpreter, and
+all that it needs is in memory. When it has to act, it has a new process do it all the same, and does it itself where
+that fails, as when what is on the disk is being replaced.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn, TypeAlias
 
 import warren
 from warren.errors import MachineError
@@ -22,9 +26,14 @@ from warren.host.wireguard_process import PROGRAM_VARIABLE
 
 log = logging.getLogger("warren")
 
-WHEN_DUE = "--when-due"
-READY = b"armed\n"  # the process's first and last words
+Watch: TypeAlias = Callable[[int], object]
+"""What the watchdog does; the descriptor that it is given ends with whoever armed it."""
 
+WHEN_DUE = "--when-due"
+WATCHDOG = "warren-watchdog"  # what ps shows; the kernel keeps 15 characters
+TRIED = (0, 4)  # how a restore ends that did what could be done
+
+_READY = b"armed\n"
 _READY_TIMEOUT_S = 20.0
 _SYSTEMD_TIMEOUT_S = 10.0  # while the machine starts it may wait for all else
 _BOOTED = Path("/run/systemd/system")  # sd_booted(3)
@@ -34,12 +43,12 @@ _START = "import sys; sys.path.insert(0, {root!r}); from warren.agent.main impor
 
 
 @contextmanager
-def armed(token: str, delay_s: float) -> Iterator[None]:
+def armed(token: str, delay_s: float, watch: Watch) -> Iterator[None]:
     """To be entered before the trial is on record; MachineError if nothing would take the machine back."""
     if has_systemd() and _arm_systemd(token, delay_s):
         yield
         return
-    at_work = _arm_process()
+    at_work = _arm_process(watch)
     try:
         yield
     finally:
@@ -98,31 +107,75 @@ def _systemd(words: list[str]) -> str:
     return (done.stderr.strip() or f"exit code {done.returncode}") if done.returncode else ""
 
 
-def _arm_process() -> int:
-    """Start the process; what it reads from ends when the returned descriptor is closed, or this process ends."""
+def restores_anew() -> bool:
+    """Have a process that owes nothing to this one go back when it is due; whether it did what could be done."""
+    try:
+        done = subprocess.run(
+            command("restore", WHEN_DUE),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+    except OSError:
+        return False
+    return done.returncode in TRIED
+
+
+def _arm_process(watch: Watch) -> int:
+    """Start the watchdog; what it is given ends when the returned descriptor is closed, or this process ends."""
     work_reader, work_writer = os.pipe()
     ready_reader, ready_writer = os.pipe()
     with os.fdopen(ready_reader, "rb") as ready:
         try:
-            watchdog = subprocess.Popen(
-                command("restore", WHEN_DUE),
-                stdin=work_reader,
-                stdout=ready_writer,
-                stderr=subprocess.DEVNULL,  # an ssh session waits for everybody who holds its stderr
-                cwd="/",
-                start_new_session=True,
-            )
+            between = os.fork()
+            if between == 0:
+                _fork_watchdog(work_reader, ready_writer, watch)
+            os.waitpid(between, 0)
+        except OSError as error:  # no more processes, or no memory
+            log.warning("%s", error.strerror)
         finally:
             os.close(work_reader)
             os.close(ready_writer)
         poll = select.poll()
         poll.register(ready, select.POLLIN)
-        if poll.poll(_READY_TIMEOUT_S * 1000) and ready.read(len(READY)) == READY:
+        if poll.poll(_READY_TIMEOUT_S * 1000) and ready.read(len(_READY)) == _READY:
             return work_writer
-    os.close(work_writer)
-    watchdog.kill()
-    watchdog.wait()
+    os.close(work_writer)  # one that comes too late finds no trial, and ends
     raise MachineError(
         "the process that would take this machine back does not start: nothing was changed",
-        mend=f"see what it says: warren machine restore {WHEN_DUE} < /dev/null",
+        mend="see whether this machine has room for one more: free -m; ps ax | wc -l",
     )
+
+
+def _fork_watchdog(work_reader: int, ready_writer: int, watch: Watch) -> NoReturn:
+    """Runs between both: nobody has to wait for the watchdog, and no terminal or session reaches it."""
+    try:
+        os.setsid()
+        if os.fork() == 0:
+            _let_go((work_reader, ready_writer))
+            os.write(ready_writer, _READY)
+            os.close(ready_writer)
+            watch(work_reader)
+    finally:
+        os._exit(0)  # nothing of what the process before was in the middle of is brought to its end twice
+
+
+def _let_go(kept: tuple[int, ...]) -> None:
+    """Keep nothing that the process before had open: its lock, its ssh session, its memory's second thoughts."""
+    signal.set_wakeup_fd(-1)
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(each, signal.SIG_DFL)
+    logging.shutdown()  # handlers close what they have by themselves, before the numbers are others'
+    for logger in (log, logging.getLogger()):
+        logger.handlers.clear()
+    gc.freeze()  # what is never collected never closes its descriptor's number
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    for number in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
+        if number not in (0, 1, 2, *kept):
+            with suppress(OSError):  # the one of the list itself
+                os.close(number)
+    os.chdir("/")
+    Path("/proc/self/comm").write_text(WATCHDOG)
