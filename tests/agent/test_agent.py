@@ -15,6 +15,7 @@ import pytest
 from agent.test_machine import SERVER1, VPN, example, on_a_machine
 from namespaces import sh, wait_until
 from warren.agent import run, status_socket
+from warren.agent.main import main
 from warren.errors import MachineError
 from warren.host.machine import Host
 from warren.network.document import encode
@@ -28,7 +29,7 @@ def agent(host: Host, environment: dict[str, str] | None = None) -> Iterator[int
     pid = os.fork()
     if pid == 0:
         os.environ.update(environment or {})
-        run.Agent(host, SERVER1).run()
+        run.Agent(host, SERVER1, main).run()
         os._exit(0)
     try:
         wait_until(lambda: status_socket.ask() is not None, what="the agent's socket")
@@ -124,7 +125,7 @@ def test_one_that_does_not_read_does_not_hold_the_agent_up() -> None:
 def test_there_is_one_agent_on_a_machine() -> None:
     def body(host: Host, _: int) -> None:
         with pytest.raises(MachineError, match="another agent runs"):
-            run.Agent(host, SERVER1).run()
+            run.Agent(host, SERVER1, main).run()
 
     with_agent(body)
 
@@ -147,7 +148,7 @@ def test_a_restart_leaves_a_healthy_mesh_alone() -> None:
         host.write_document(VPN, encode(example(host)))
         first = os.fork()
         if first == 0:
-            run.Agent(host, SERVER1).run()
+            run.Agent(host, SERVER1, main).run()
             os._exit(0)
         wait_until(lambda: "server2.vpn" in sh("cat /etc/hosts"), what="the whole machine")
         body(host, first)

@@ -18,6 +18,7 @@ from strategies import public_key
 from warren.agent import machine as this_machine
 from warren.agent import run
 from warren.agent.machine import Verdict
+from warren.agent.main import main
 from warren.errors import DocumentRefused, MachineError
 from warren.host import keys
 from warren.host.machine import Host
@@ -340,7 +341,7 @@ def test_the_agent_follows_documents_and_leaves_the_mesh_when_it_ends() -> None:
     def body(host: Host) -> None:
         agent = os.fork()
         if agent == 0:
-            run.Agent(host, SERVER1).run()
+            run.Agent(host, SERVER1, main).run()
             os._exit(0)
         host.write_document(VPN, encode(example(host)))
         wait_until(lambda: "51820" in sh("wg show all listen-port"), what="the interface")
@@ -361,7 +362,7 @@ def test_the_agent_outlives_its_folder() -> None:
         host.write_document(VPN, encode(example(host)))
         agent = os.fork()
         if agent == 0:
-            run.Agent(host, SERVER1).run()
+            run.Agent(host, SERVER1, main).run()
             os._exit(0)
         wait_until(lambda: "laptop1.vpn" in sh("cat /etc/hosts"), what="the mesh")
         sh("mkdir /run/kept; mv /var/lib/warren /run/kept; mount -o remount,ro /var/lib")

@@ -36,6 +36,7 @@ from operators import (
 )
 from warren.agent import machine as this_machine
 from warren.agent import receive, restore, run
+from warren.agent.main import main
 from warren.errors import MachineError
 from warren.host import timer, trial
 from warren.host.machine import Host
@@ -576,7 +577,7 @@ def test_what_stands_in_the_way_is_tried_again() -> None:
 def _agent(host: Host) -> Iterator[None]:
     process = os.fork()
     if process == 0:
-        run.Agent(host, SERVER1).run()
+        run.Agent(host, SERVER1, main).run()
         os._exit(0)
     try:
         yield

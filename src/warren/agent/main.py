@@ -43,6 +43,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -95,6 +96,7 @@ def _complain(text: object) -> None:
     service.complain(text)
 
 
+@cache  # for commands that the running agent is asked to carry out
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="warren", description="Warren on this machine.")
     parser.add_argument("--version", action="version", version=f"warren {warren.__version__}")
@@ -236,7 +238,7 @@ def _agent(given: argparse.Namespace) -> int:
     from warren.agent.run import Agent
 
     host = _host()
-    Agent(host, who_am_i(host, given.name)).run()
+    Agent(host, who_am_i(host, given.name), main).run()
     return 0
 
 

@@ -24,7 +24,7 @@ from warren.host.machine import Host
 from warren.host.process import Process
 from warren.host.trial import Trial, Tried
 from warren.names import InstanceName, MachineName, is_host_name
-from warren.network.document import ControllerEntry, Document, decode
+from warren.network.document import ControllerEntry, Document
 from warren.plan import admission, succession
 from warren.plan.absence import interrupts, is_one_of_several
 from warren.render.commands import log_lines
@@ -145,7 +145,7 @@ def _to_leave(host: Host, me: MachineName, request: Request, documents: Document
 def _verified(name: InstanceName, signed: Signed) -> Document:
     try:
         log.info("%s: signed by %s", name, signature.verify(signed.content, signed.signature))
-        document = decode(signed.content)
+        document = state.decoded(signed.content)
     except DocumentRefused as error:
         raise DocumentRefused(error.what, where=error.where or name, mend=error.mend) from None
     if document.instance != name:

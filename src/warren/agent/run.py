@@ -13,11 +13,12 @@ from typing import Protocol
 
 from warren.agent.machine import Verdict, follow, read_documents
 from warren.agent.redundancy import ControllerWatch
+from warren.agent.requests import Act, RequestSocket, stamp
 from warren.agent.restore import restore_if_due
 from warren.agent.rotation import KeyWatch
 from warren.agent.status_socket import StatusSocket
 from warren.errors import WarrenError
-from warren.host import hosts_file, service
+from warren.host import hosts_file, service, trial
 from warren.host.clock import now_s
 from warren.host.events import NetworkEvents
 from warren.host.machine import Host
@@ -44,9 +45,12 @@ _WHOLE = InstanceName("this machine")  # no instance has such a name
 class Agent:
     """One process for all instances of the machine. It remembers what it said and when to look next, no more."""
 
-    def __init__(self, host: Host, me: MachineName) -> None:
+    def __init__(self, host: Host, me: MachineName, act: Act) -> None:
+        """`act`: what command lines do that others have done here."""
         self._host = host
         self._me = me
+        self._act = act
+        self._stamp = stamp()
         self._told: dict[InstanceName, str] = {}
         self._noted: set[str] = set()
         self._started_unix_s = self._looked_unix_s = time.time()
@@ -61,12 +65,13 @@ class Agent:
         with ExitStack() as stack:
             stop = stack.enter_context(_stop_signals())
             status = stack.enter_context(StatusSocket())
-            folders = stack.enter_context(FolderWatch())
+            requests = stack.enter_context(RequestSocket(self._act, self._stamp))
+            folders = stack.enter_context(FolderWatch(trial.is_bookkeeping))
             network = stack.enter_context(NetworkEvents())
             keys = stack.enter_context(KeyWatch(self._host, self._me))
             controllers = stack.enter_context(ControllerWatch(self._host, self._me))
             selector = stack.enter_context(selectors.DefaultSelector())
-            sources: tuple[HasFileno, ...] = (stop, status, folders, keys, controllers, *network.sockets)
+            sources: tuple[HasFileno, ...] = (stop, status, requests, folders, keys, controllers, *network.sockets)
             for source in sources:
                 selector.register(source, selectors.EVENT_READ)
             next_look_s = time.monotonic()
@@ -91,9 +96,10 @@ class Agent:
                         next_look_s = min(next_look_s, time.monotonic() + SETTLE_S)
                 if status in ready:
                     status.answer(self._found(controllers))
-                if folders in ready:  # documents come rarely, and are waited for
+                if requests in ready:
+                    requests.serve()
+                if folders in ready and folders.drain():  # documents come rarely, and are waited for
                     next_look_s = min(next_look_s, time.monotonic() + SETTLE_S)
-                    folders.drain()
                 if ready.intersection(network.sockets):
                     self._was_stirred = True
                     soon_s = max(time.monotonic() + SETTLE_S, self._looked_s + self._quiet_s)

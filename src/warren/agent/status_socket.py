@@ -22,18 +22,9 @@ class StatusSocket:
 
     def __init__(self, path: Path = PATH) -> None:
         self._path = path
-        files.make_folder(path.parent, mode=0o755)
         if ask(path) is not None:
             raise MachineError("another agent runs on this machine", where=str(path), mend="stop that one first")
-        with suppress(FileNotFoundError):  # one that died left it
-            path.unlink()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        before = os.umask(0o177)
-        try:
-            self._socket.bind(str(path))
-        finally:
-            os.umask(before)
-        self._socket.listen(16)
+        self._socket = listening(path, socket.SOCK_STREAM)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -59,6 +50,21 @@ class StatusSocket:
         self._socket.close()
         with suppress(FileNotFoundError):
             self._path.unlink()
+
+
+def listening(path: Path, kind: socket.SocketKind) -> socket.socket:
+    """A socket for root alone, in place of one that an agent left which died."""
+    files.make_folder(path.parent, mode=0o755)
+    with suppress(FileNotFoundError):
+        path.unlink()
+    found = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    before = os.umask(0o177)
+    try:
+        found.bind(str(path))
+    finally:
+        os.umask(before)
+    found.listen(16)
+    return found
 
 
 def is_served(path: Path = PATH) -> bool:

@@ -1,8 +1,8 @@
 """Runs as root on a machine, given to its Python as text by bootstrap.sh: puts Warren's files there, all or none.
 
 The only module that is not imported: it comes before the others, so that the standard library is all that it has.
-stdin: {"machine": NAME, "bundle": base64, "allowed_signers": text, "unit": text}. stdout: one object of JSON, what is
-there now, or {"problem": …, "found": …} with exit code 4.
+stdin: {"machine": NAME, "bundle": base64, "ask": text, "allowed_signers": text, "unit": text}. stdout: one object of
+JSON, what is there now, or {"problem": …, "found": …} with exit code 4.
 """
 
 from __future__ import annotations
@@ -22,10 +22,19 @@ from pathlib import Path
 from typing import Any
 
 BUNDLE = Path("/usr/local/lib/warren/warren.pyz")
+ASK = Path("/usr/local/lib/warren/ask.py")
 PROGRAM = Path("/usr/local/bin/warren")
 SIGNERS = Path("/etc/warren/allowed_signers")
 NAME = Path("/var/lib/warren/machine.name")
 UNIT = Path("/etc/systemd/system/warren.service")
+
+_PROGRAM = """\
+#!/bin/sh
+case "$1 $2" in
+"machine receive" | "machine confirm") exec {python} -I -S {ask} "$@" ;;
+esac
+exec {python} -I {bundle} "$@"
+"""
 
 
 def main() -> int:
@@ -62,9 +71,10 @@ def install(request: dict[str, Any]) -> dict[str, Any]:
 def files(request: dict[str, Any], has_systemd: bool) -> dict[Path, tuple[bytes, int]]:
     """Content and mode by path."""
     # Not the archive itself: the interpreter that was found fit need not be the first python3 on PATH.
-    program = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I {BUNDLE} "$@"\n'
+    program = _PROGRAM.format(python=shlex.quote(sys.executable), ask=ASK, bundle=BUNDLE)
     found = {
         BUNDLE: (compiled(base64.b64decode(request["bundle"])), 0o755),
+        ASK: (request["ask"].encode(), 0o644),
         PROGRAM: (program.encode(), 0o755),
         SIGNERS: (request["allowed_signers"].encode(), 0o644),
         NAME: (f"{request['machine']}\n".encode(), 0o644),

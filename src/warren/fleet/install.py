@@ -57,6 +57,7 @@ async def install(target: Target, allowed_signers: str, *, with_packages: bool) 
     request = {
         "machine": target.machine,
         "bundle": base64.b64encode(bundle()).decode("ascii"),
+        "ask": _text("ask.py"),
         "allowed_signers": allowed_signers,
         "unit": _text("warren.service"),
     }

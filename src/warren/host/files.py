@@ -29,6 +29,7 @@ from pathlib import Path
 from warren.errors import MachineError
 
 LOCK_TIMEOUT_S = 10.0
+_NEW, _UNDO = ".warren-new", ".warren-undo"
 # Hashes and signatures over the old content (evm(7), ima): the kernel makes its own for the new.
 _XATTRS_OF_CONTENT = ("security.ima", "security.evm")
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -57,6 +58,11 @@ def replace(path: Path, content: bytes) -> None:
     """Make `content` what the file holds."""
     with edit(path) as file:
         file.replace(content)
+
+
+def is_temporary(name: str) -> bool:
+    """Of files beside those that are replaced."""
+    return name.startswith(".") and name.endswith((_NEW, _UNDO))
 
 
 def make_folder(path: Path, *, mode: int) -> None:
@@ -157,10 +163,10 @@ class File:
 
     @property
     def _journal(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.warren-undo")
+        return self.path.with_name(f".{self.path.name}{_UNDO}")
 
     def _write_by_rename(self, name: str, content: bytes, mode: int, taken_over: _Found | None = None) -> None:
-        temporary = f".{name}.warren-new"
+        temporary = f".{name}{_NEW}"
         self._unlink_if_there(temporary)  # of somebody who was killed; the lock is ours, so nobody else uses it
         descriptor = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=self._folder

@@ -1,12 +1,17 @@
-"""A process by pid and start time, so that a pid which was given to somebody else is never taken for it."""
+"""A process by pid and start time, so that a pid which was given to somebody else is never taken for it.
+
+And a fork that owes nothing to the process before it.
+"""
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import select
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,3 +76,41 @@ def _start_time(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(stat.rpartition(")")[2].split()[_START_TIME])
+
+
+def detach(name: str, kept: Collection[int], body: Callable[[], object]) -> None:
+    """Run `body` in a process of its own, with these descriptors and no others; OSError where there can be none.
+
+    A fork costs no start of an interpreter. Nobody has to wait for it, and it is in a session of its own, so that it
+    outlives this process and whatever ends with it. `name`: what ps shows; the kernel keeps 15 characters.
+    """
+    between = os.fork()
+    if between == 0:
+        try:
+            os.setsid()
+            if os.fork() == 0:
+                _let_go(kept)
+                Path("/proc/self/comm").write_text(name)
+                body()
+        finally:
+            os._exit(0)  # nothing that the process before was in the middle of is brought to its end twice
+    os.waitpid(between, 0)
+
+
+def _let_go(kept: Collection[int]) -> None:
+    """Of what the process before had open: its lock, its ssh session, its log."""
+    signal.set_wakeup_fd(-1)
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(each, signal.SIG_DFL)
+    logging.shutdown()  # handlers close what they have by themselves, before its number is another's
+    for logger in (logging.getLogger(), logging.getLogger("warren")):
+        logger.handlers.clear()
+    gc.freeze()  # what is never collected never closes its descriptor's number
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    for number in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
+        if number not in (0, 1, 2, *kept):
+            with suppress(OSError):  # the one of the list itself
+                os.close(number)
+    os.chdir("/")

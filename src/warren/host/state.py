@@ -33,7 +33,7 @@ REVOKED_FILE = "revoked"
 
 _DOCUMENT_FILE = "network.json"
 _SIGNATURE_FILE = "network.json.sig"
-_CONFIRMED = ".confirmed"
+CONFIRMED = ".confirmed"
 _NAME_FILE = "machine.name"
 
 
@@ -133,10 +133,10 @@ def keep_confirmed(instance: InstanceName, root: Path = ROOT) -> bool:
     """Keep a hold on the document as it is, for `put_back`; False: there is none."""
     with _explained(folder := instance_folder(instance, root), "the document cannot be kept beside"):
         for name in (_SIGNATURE_FILE, _DOCUMENT_FILE):
-            (folder / f"{name}{_CONFIRMED}").unlink(missing_ok=True)
+            (folder / f"{name}{CONFIRMED}").unlink(missing_ok=True)
             with suppress(FileNotFoundError):
-                (folder / f"{name}{_CONFIRMED}").hardlink_to(folder / name)
-        if not (folder / f"{_DOCUMENT_FILE}{_CONFIRMED}").exists():
+                (folder / f"{name}{CONFIRMED}").hardlink_to(folder / name)
+        if not (folder / f"{_DOCUMENT_FILE}{CONFIRMED}").exists():
             return False
         files.sync_folder(folder)
         return True
@@ -145,7 +145,7 @@ def keep_confirmed(instance: InstanceName, root: Path = ROOT) -> bool:
 def put_back(instance: InstanceName, root: Path = ROOT) -> None:
     """Make the document that `keep_confirmed` holds the one that is followed; nothing if that was done already."""
     with _explained(folder := instance_folder(instance, root), "the document before cannot be put back"):
-        kept, kept_signature = (folder / f"{name}{_CONFIRMED}" for name in (_DOCUMENT_FILE, _SIGNATURE_FILE))
+        kept, kept_signature = (folder / f"{name}{CONFIRMED}" for name in (_DOCUMENT_FILE, _SIGNATURE_FILE))
         if not kept.exists():
             return
         # Until the document's own name is there again, all of this can be done again.
@@ -162,7 +162,7 @@ def drop_confirmed(instance: InstanceName, root: Path = ROOT) -> None:
     """Let go of what `keep_confirmed` holds."""
     with _explained(folder := instance_folder(instance, root), "the document before cannot be dropped"):
         for name in (_SIGNATURE_FILE, _DOCUMENT_FILE):
-            (folder / f"{name}{_CONFIRMED}").unlink(missing_ok=True)
+            (folder / f"{name}{CONFIRMED}").unlink(missing_ok=True)
 
 
 def make_instance_folder(instance: InstanceName, root: Path = ROOT) -> None:
@@ -199,14 +199,14 @@ def _explained(folder: Path, what: str) -> Iterator[None]:
 
 
 @lru_cache(maxsize=4)
-def _decoded(content: bytes) -> Document:
+def decoded(content: bytes) -> Document:
     """The same bytes are the same document; the agent reads them anew at every look."""
     return decode(content)
 
 
 def _decode(content: bytes, instance: InstanceName, where: str) -> Document:
     try:
-        document = _decoded(content)
+        document = decoded(content)
     except DocumentRefused as refused:
         raise DocumentRefused(refused.what, where=refused.where or where, mend=refused.mend) from None
     if document.instance != instance:

@@ -8,20 +8,20 @@ that fails, as when what is on the disk is being replaced.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import select
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import TypeAlias
 
 import warren
 from warren.errors import MachineError
+from warren.host import process
 from warren.host.wireguard_process import PROGRAM_VARIABLE
 
 log = logging.getLogger("warren")
@@ -30,7 +30,7 @@ Watch: TypeAlias = Callable[[int], object]
 """What the watchdog does; the descriptor that it is given ends with whoever armed it."""
 
 WHEN_DUE = "--when-due"
-WATCHDOG = "warren-watchdog"  # what ps shows; the kernel keeps 15 characters
+WATCHDOG = "warren-watchdog"
 TRIED = (0, 4)  # how a restore ends that did what could be done
 
 _READY = b"armed\n"
@@ -128,10 +128,8 @@ def _arm_process(watch: Watch) -> int:
     ready_reader, ready_writer = os.pipe()
     with os.fdopen(ready_reader, "rb") as ready:
         try:
-            between = os.fork()
-            if between == 0:
-                _fork_watchdog(work_reader, ready_writer, watch)
-            os.waitpid(between, 0)
+            kept = (work_reader, ready_writer)
+            process.detach(WATCHDOG, kept, partial(_watch, *kept, watch))
         except OSError as error:  # no more processes, or no memory
             log.warning("%s", error.strerror)
         finally:
@@ -148,34 +146,7 @@ def _arm_process(watch: Watch) -> int:
     )
 
 
-def _fork_watchdog(work_reader: int, ready_writer: int, watch: Watch) -> NoReturn:
-    """Runs between both: nobody has to wait for the watchdog, and no terminal or session reaches it."""
-    try:
-        os.setsid()
-        if os.fork() == 0:
-            _let_go((work_reader, ready_writer))
-            os.write(ready_writer, _READY)
-            os.close(ready_writer)
-            watch(work_reader)
-    finally:
-        os._exit(0)  # nothing of what the process before was in the middle of is brought to its end twice
-
-
-def _let_go(kept: tuple[int, ...]) -> None:
-    """Keep nothing that the process before had open: its lock, its ssh session, its memory's second thoughts."""
-    signal.set_wakeup_fd(-1)
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-        signal.signal(each, signal.SIG_DFL)
-    logging.shutdown()  # handlers close what they have by themselves, before the numbers are others'
-    for logger in (log, logging.getLogger()):
-        logger.handlers.clear()
-    gc.freeze()  # what is never collected never closes its descriptor's number
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    for number in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
-        if number not in (0, 1, 2, *kept):
-            with suppress(OSError):  # the one of the list itself
-                os.close(number)
-    os.chdir("/")
-    Path("/proc/self/comm").write_text(WATCHDOG)
+def _watch(work_reader: int, ready_writer: int, watch: Watch) -> None:
+    os.write(ready_writer, _READY)
+    os.close(ready_writer)
+    watch(work_reader)

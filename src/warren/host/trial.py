@@ -98,6 +98,11 @@ class Restored:
         return "\n".join([text, *self.problems])
 
 
+def is_bookkeeping(name: str) -> bool:
+    """Of files that change with a trial, and with each file that is replaced, and say nothing of what to follow."""
+    return name in (_TRIAL_FILE, _RESTORED_FILE) or name.endswith(state.CONFIRMED) or files.is_temporary(name)
+
+
 def read(root: Path = state.ROOT) -> Trial | None:
     """The trial that goes on; None: there is none."""
     return _read(root / _TRIAL_FILE, _trial)
