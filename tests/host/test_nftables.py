@@ -143,6 +143,47 @@ def test_a_missing_nft_names_the_package() -> None:
     in_namespace(check)
 
 
+def test_what_did_not_change_is_not_listed_again_by_a_fork_either() -> None:
+    def check() -> None:
+        nftables.load_table(VPN, CONTROLLER)
+        before = nftables.list_table(VPN), nftables.objects("list", "chains")
+        number = os.fork()
+        if number == 0:
+            subprocess.run = None  # type: ignore[assignment]
+            same = before == (nftables.list_table(VPN), nftables.objects("list", "chains"))
+            os._exit(0 if same else 1)
+        assert os.waitpid(number, 0)[1] == 0
+
+    in_namespace(check)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "add table inet other",
+        "delete table inet mine",
+        "add chain inet mine forward",
+        "add rule inet mine input accept",
+        "chain inet mine input '{ policy drop; }'",
+        "flush table inet mine",
+        "add set inet mine s '{ type inet_service; }'",
+        "rename chain inet mine spare other",
+    ],
+)
+def test_every_change_of_a_table_is_counted(edit: str) -> None:
+    def check() -> None:
+        sh("nft add table inet mine; nft add chain inet mine input '{ type filter hook input priority 0; }'")
+        sh("nft add rule inet mine input drop; nft add chain inet mine spare")
+        before = nftables.change_count()
+        assert before is not None
+        sh("nft list ruleset")
+        assert nftables.change_count() == before
+        sh(f"nft {edit}")
+        assert nftables.change_count() != before
+
+    in_namespace(check)
+
+
 def test_nft_is_found_where_path_has_no_sbin() -> None:
     def check() -> None:
         os.environ["PATH"] = "/nowhere"
