@@ -26,6 +26,7 @@ LONG = True  # not among those that run when nobody names one
 
 TRIALS = int(os.environ.get("WARREN_TRIALS", "30"))
 TRIALS_WITHOUT_AGENT = 2
+AWAY_S = 10.0  # for how long a fault lasts that nobody moves around
 BOUND_S = 20.0  # for what does not come by itself
 _NAME = "failover"
 _TRAFFIC = str(Path(__file__).with_name("traffic.py"))
@@ -67,8 +68,9 @@ def main() -> None:
         print(table(rows), flush=True)
         _say_targets(rows)
         mesh.stop_agents()
-        print("  the same without agents on the peers, bounded by", BOUND_S, "s", flush=True)
-        print(table([row for name in wanted if name in _WITHOUT for row in mesh.trials(name, TRIALS_WITHOUT_AGENT)]))
+        print(f"  the same without agents on the peers: each is over after {AWAY_S:.0f} s; until all is well again")
+        names = [name for name in wanted if name in _SUDDEN]
+        print(table([mesh.without_agents(name, TRIALS_WITHOUT_AGENT) for name in names]), flush=True)
     with _lab("one", controllers=1) as mesh:
         print("  a single controller that restarts: from its return to the first packet through it")
         for text, with_agents in (("with the agent", True), ("without", False)):
@@ -96,7 +98,6 @@ class Mesh:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.agents = True
         self._server = self._exec("laptop2", sys.executable, _TRAFFIC, "serve")
         self.sender: subprocess.Popen[str] | None = None
         _wait(lambda: f":{PORT:04X} " in _output(self.name, "laptop2", "cat", "/proc/net/tcp6"), "the server")
@@ -108,21 +109,35 @@ class Mesh:
             self._restart_traffic()
             began_s = time.monotonic()
             FAULTS[fault](self)
-            if self.agents:
-                self._await_carrier("server2")
+            self._await_carrier("server2")
             self._settle()
             away.append(self._report(began_s))
             began_s = time.monotonic()
             HEALS.get(fault, _heal)(self)
-            self._await_return()
+            self._await_carrier("server1")
             self._settle()
             back.append(self._report(began_s))
             print(f"    {fault} {number + 1}: {away[-1]} {back[-1]}", file=sys.stderr, flush=True)
-            if self.agents:
-                self._restart_agents()
+            self._restart_agents()
         yield _row(fault, away)
-        if self.agents:
-            yield _row(f"return after: {fault}", back)
+        yield _row(f"return after: {fault}", back)
+
+    def without_agents(self, fault: str, count: int) -> Row:
+        """From the trouble until it is over, and traffic flows again or BOUND_S have passed."""
+        found = []
+        for number in range(count):
+            self._restart_traffic()
+            began_s = time.monotonic()
+            FAULTS[fault](self)
+            time.sleep(AWAY_S)
+            HEALS.get(fault, _heal)(self)
+            deadline_s = time.monotonic() + BOUND_S
+            while self._report(time.monotonic() - 1)["train_silence_s"] > 0.5 and time.monotonic() < deadline_s:
+                time.sleep(0.2)
+            self._settle()
+            found.append(self._report(began_s))
+            print(f"    {fault} {number + 1}: {found[-1]}", file=sys.stderr, flush=True)
+        return _row(fault, found)
 
     def seconds_after_return(self) -> float:
         self._restart_traffic()
@@ -138,7 +153,6 @@ class Mesh:
         return float(found["first_train_s"] or deadline_s) - returned_s
 
     def stop_agents(self) -> None:
-        self.agents = False
         for name in _PEERS:
             _output(self.name, name, "sh", "-c", "kill -9 $(pgrep -o -f 'warren.* agent')")
 
@@ -165,17 +179,9 @@ class Mesh:
         for name in ("laptop1", "laptop2"):
             _wait(lambda name=name: self._carrier(name) == carrier, f"{carrier} as the carrier on {name}")  # type: ignore[misc]
 
-    def _await_return(self) -> None:
-        if self.agents:
-            self._await_carrier("server1")
-        else:
-            deadline_s = time.monotonic() + BOUND_S
-            while self._report(time.monotonic() - 1)["train_silence_s"] > 0.5 and time.monotonic() < deadline_s:
-                time.sleep(0.5)
-
     def _settle(self) -> None:
         """Until the stream has caught up, and a moment more."""
-        deadline_s = time.monotonic() + (BOUND_S if self.agents else 3.0)
+        deadline_s = time.monotonic() + BOUND_S
         while self._report(time.monotonic())["stream_behind"] > 20 and time.monotonic() < deadline_s:
             time.sleep(0.1)
         time.sleep(0.3)
@@ -319,7 +325,6 @@ HEALS: dict[str, Callable[[Mesh], None]] = {
     "drained": _undrain,
 }
 _SUDDEN = ("killed", "process stopped", "cut", "one way lost", "forwards no more", "rebooted")
-_WITHOUT = ("killed", "cut", "rebooted")
 
 
 @contextmanager
