@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.traffic import PORT
+from warren.agent.redundancy import USE_CHECK_S
 
 LONG = True  # not among those that run when nobody names one
 
@@ -199,6 +200,7 @@ class Mesh:
         self.close()
         self.sender = self._exec("laptop1", sys.executable, _TRAFFIC, "send", "laptop2.vpn")
         self._settle()
+        time.sleep(2 * USE_CHECK_S)  # until agents know that the controller is in use
 
     def _exec(self, machine: str, *command: str) -> subprocess.Popen[str]:
         words = [sys.executable, "-m", "warren", "lab", "exec", machine, "--name", self.name, "--", *command]

@@ -33,7 +33,7 @@ class Probe(Enum):
 class Tuning:
     """Every constant of health and redundancy. The defaults are what `docs/redundancy.md` promises."""
 
-    in_use_s: float = 0.2  # between probes of a controller that carries something for us
+    in_use_s: float = 0.15  # between probes of a controller that carries something for us
     at_rest_s: float = 2.0
     probes_per_s: float = 10.0  # to all controllers together at rest; beyond it, the pace is stretched
     probes_per_s_in_use: float = 60.0
