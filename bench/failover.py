@@ -197,10 +197,11 @@ class Mesh:
         return found
 
     def _restart_traffic(self) -> None:
+        known_s = 0.0 if self.sender else 2 * USE_CHECK_S  # until agents know that the controller is in use
         self.close()
         self.sender = self._exec("laptop1", sys.executable, _TRAFFIC, "send", "laptop2.vpn")
         self._settle()
-        time.sleep(2 * USE_CHECK_S)  # until agents know that the controller is in use
+        time.sleep(known_s)
 
     def _exec(self, machine: str, *command: str) -> subprocess.Popen[str]:
         words = [sys.executable, "-m", "warren", "lab", "exec", machine, "--name", self.name, "--", *command]
