@@ -336,7 +336,7 @@ def _lab(kind: str, controllers: int) -> Iterator[Mesh]:
     inventory.write_text(_inventory(controllers))
     name = f"{_NAME}-{kind}"
     words = [sys.executable, "-m", "warren", "lab"]
-    subprocess.run([*words, "up", str(inventory), "--name", name], check=True, capture_output=True)
+    subprocess.run([*words, "up", str(inventory), "--name", name, "--wait", "300"], check=True, capture_output=True)
     mesh = Mesh(name)
     try:
         yield mesh

@@ -11,10 +11,11 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fleet import booted
 from namespaces import Namespace, wait_until
@@ -112,6 +113,10 @@ class Fleet:
         words = ("machines", "update", str(confirm_within_s))
         program = ("env", "WARREN_SSH=/root/unconfirmed-ssh", sys.executable, "-c", _IMPATIENT_UPDATE)
         return self.on(OPERATOR, *program, *words, code=4)
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """On the computer that all the machines are on."""
+        return self._namespace.run(function, *arguments)
 
     def on(self, machine: str, *command: str, code: int | None = 0) -> Said:
         """A command on a machine, as root and as if typed there."""

@@ -11,8 +11,11 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from namespaces import drop_root, in_namespace, sh
 from warren.errors import MachineError
@@ -268,3 +271,22 @@ def test_a_key_that_is_replaced_takes_the_staged_one_with_it(root: Path) -> None
     replaced = keys.replace_key(VPN, root)
     assert list(keys.own_keys(VPN, root)) == [replaced]
     assert keys.stage_key(VPN, root) != staged
+
+
+@given(st.data())
+def test_whatever_is_in_a_key_file_no_part_of_it_is_told(data: st.DataObject) -> None:
+    """A key with something wrong about it is a secret still."""
+    marker = b64encode(clamp(bytes(range(100, 132))))
+    before, after = (data.draw(st.binary(max_size=20)) for _ in range(2))
+    cut = data.draw(st.integers(0, len(marker)))
+    content = data.draw(st.sampled_from([before + marker + after, marker[:cut] + before + marker[cut:], marker[:cut]]))
+    with TemporaryDirectory() as folder:
+        root = Path(folder) / "warren"
+        keys.ensure_key(VPN, root)
+        keys.key_path(VPN, root).write_bytes(content)
+        try:
+            told = str(keys.load_key(VPN, root)) + repr(keys.own_keys(VPN, root))
+        except MachineError as error:
+            told = "".join(traceback.format_exception(error)) + str(error)
+        text = marker.decode()
+        assert not any(text[start : start + 8] in told for start in range(len(text) - 8))

@@ -15,7 +15,7 @@ from warren.network.resolve import resolve
 from warren.network.stored import Stored
 from warren.plan import forwarding
 from warren.plan.desired import NOTHING, Desired, Observed, ObservedLink
-from warren.plan.diff import diff, endpoints_to_look_up, others_first, removal
+from warren.plan.diff import diff, endpoints_to_look_up, only_where_to_call, others_first, removal
 from warren.plan.plan import plan
 from warren.plan.steps import AwaitHandshake, LoadTable, SetLinkUp, SetPeers
 from warren.wireguard.device import HANDSHAKE_INITIATION_BYTES, AllowedIP, ObservedDevice, ObservedPeer
@@ -212,3 +212,19 @@ def test_a_silent_peer_is_tried_at_each_of_its_addresses_in_turn() -> None:
         assert bool(diff(seen, desired, resolved)) == expected
         moved = after(seen, diff(seen, desired, resolved), {str(endpoint): other})
         assert not expected or diff(moved, desired, resolved) == ()
+
+
+def test_where_a_peer_is_called_is_told_from_all_else() -> None:
+    desired, held = peer_of_one_controller()
+    (endpoint,) = resolved_of(desired)
+    made = perform(NOTHING, desired)
+    other = SocketAddress(IPv4Address("192.0.2.4"), 51820)
+    silent = held._replace(endpoint=other, sent_bytes=3 * HANDSHAKE_INITIATION_BYTES)
+    for peer, found in [(silent, True), (silent._replace(allowed_ips=frozenset()), False)]:
+        seen = replace(made, unix_s=NOW_S, device=ObservedDevice(desired.public_key, 1, {held.public_key: peer}))
+        steps = diff(seen, desired, {endpoint: (address_of(endpoint),)})
+        assert [type(step) for step in steps] == [SetPeers]
+        assert only_where_to_call(steps) is found
+    gone = ObservedDevice(desired.public_key, 1, {public_key("stranger"): held, held.public_key: held})
+    assert not only_where_to_call(diff(replace(made, unix_s=NOW_S, device=gone), desired, {endpoint: ()}))
+    assert not only_where_to_call((SetLinkUp(desired.interface),))

@@ -17,7 +17,7 @@ from warren.names import InstanceName, InterfaceName, MachineName
 from warren.network.document import Document, Entry
 from warren.plan import admission, other_firewalls, preflight, succession
 from warren.plan.desired import Desired, Observed
-from warren.plan.diff import Resolved, diff, endpoints_to_look_up, others_first, removal
+from warren.plan.diff import Resolved, diff, endpoints_to_look_up, only_where_to_call, others_first, removal
 from warren.plan.plan import own_entry, plan
 from warren.plan.reachability import Reachability, found
 from warren.plan.steps import DeleteLink, Step
@@ -91,7 +91,8 @@ def perform(host: Host, pending: Pending) -> tuple[str, ...]:
             for line in log_lines(step, desired.peer_names):
                 log.info("%s", line)
         observed = host.observe(desired.instance, desired.interface, pending.others)
-        if not (left_over := diff(observed, desired, pending.resolved)):
+        left_over = diff(observed, desired, pending.resolved)
+        if not left_over or (only_where_to_call(left_over) and _agent_is_beside(pending)):
             return notes(desired, observed)
         # The agent may have moved subnets meanwhile, beside whoever this is. Then, and only then, what is left differs.
         desired = _as_it_is_now(pending, observed)
@@ -103,6 +104,10 @@ def perform(host: Host, pending: Pending) -> tuple[str, ...]:
         where=f"{desired.instance} on {desired.machine}",
         mend="does something else here change the same things? `warren apply --check` shows what differs",
     )
+
+
+def _agent_is_beside(pending: Pending) -> bool:
+    return pending.reaches is None and status_socket.is_served()
 
 
 def _as_it_is_now(pending: Pending, observed: Observed) -> Desired:

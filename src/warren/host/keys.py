@@ -8,6 +8,7 @@ private.key.next    while it is rotated, the one that comes: made, not used unti
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import stat
 from pathlib import Path
@@ -108,7 +109,13 @@ def replace_key(instance: InstanceName, root: Path = state.ROOT) -> PublicKey:
 
 
 def _new_key() -> PrivateKey:
+    _without_core_dumps()
     return PrivateKey(secrets.token_bytes(KEY_BYTES))
+
+
+def _without_core_dumps() -> None:
+    """From here on this process has a key in its memory; and so has a userspace WireGuard that it starts."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _encode(key: PrivateKey) -> bytes:
@@ -118,6 +125,7 @@ def _encode(key: PrivateKey) -> bytes:
 def _checked(content: bytes, status: os.stat_result | None, path: Path) -> PrivateKey:
     """The key in the file, if it is whole and nobody else can read or exchange it."""
     assert status is not None  # there is content, so there is a file
+    _without_core_dumps()
     _check_owned(path, status, stat.S_IRWXG | stat.S_IRWXO, MODE)
     _check_owned(path.parent, path.parent.stat(), stat.S_IWGRP | stat.S_IWOTH, 0o700)
     try:

@@ -5,7 +5,7 @@ Additions come before removals, and nothing is reachable before its firewall and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv6Interface
 
@@ -106,6 +106,16 @@ def endpoints_to_look_up(
         if peer.endpoint is not None
         and (key not in held or held[key].endpoint is None or _is_stale(held[key], observed.unix_s))
     }
+
+
+def only_where_to_call(steps: Iterable[Step]) -> bool:
+    """Whether nothing but peers' endpoints differs: an agent that calls silent ones at each of their addresses does so."""
+    return all(
+        isinstance(step, SetPeers)
+        and not step.removed
+        and all(change == PeerChange(change.public_key, endpoint=change.endpoint) for change in step.changes)
+        for step in steps
+    )
 
 
 def _steps(observed: Observed, desired: Desired, resolved: Resolved) -> Iterator[Step]:
