@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.labs import DEMO, Computer, between, computer
+from lab.streams import await_carrier, sender, server
 from namespaces import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.kernel]
@@ -48,3 +49,18 @@ def test_faults_and_healing(demo: Computer) -> None:
     assert demo.failing("--wait", "10") == between("laptop3")
     demo.warren("fault", "heal", "laptop3")
     wait_until(lambda: not demo.failing("--wait", "60"), float(PATIENCE), "the mesh")
+
+
+def test_a_stream_survives_a_controller_that_dies_and_its_return(demo: Computer) -> None:
+    wait_until(lambda: not demo.failing("--wait", PATIENCE), float(PATIENCE), "the mesh")
+    with server(demo, "laptop3"), sender(demo, "laptop1", "laptop3", 0.1) as going:
+        for name in ("laptop1", "laptop3"):
+            await_carrier(demo, name, "server1")
+        demo.warren("fault", "kill", "server1")
+        for name in ("laptop1", "laptop3"):
+            await_carrier(demo, name, "server2")
+        going.check()
+        demo.warren("fault", "heal", "server1")
+        for name in ("laptop1", "laptop3"):
+            await_carrier(demo, name, "server1")
+        going.check()
