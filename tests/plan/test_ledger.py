@@ -23,11 +23,13 @@ def hearing(*reports: Report, at_s: float = 0.0) -> Ledger:
     return found
 
 
-def until(held: Ledger, end_s: float, now_s: float = 0.0) -> tuple[Ledger, list[tuple[float, Saying]]]:
+def until(
+    held: Ledger, end_s: float, now_s: float = 0.0, peers: int | None = None
+) -> tuple[Ledger, list[tuple[float, Saying]]]:
     """All that is said up to then, by asking only when it says that it is due."""
     said: list[tuple[float, Saying]] = []
     for _ in range(1000):
-        held, now = ledger.sayings(held, now_s)
+        held, now = ledger.sayings(held, now_s, peers=len(held.heard) if peers is None else peers)
         said += [(now_s, each) for each in now]
         due_s = max(now_s, ledger.due_s(held))
         if due_s > end_s:
@@ -111,6 +113,14 @@ def test_they_are_not_waited_for_longer_than_that() -> None:
     assert abs(first - TUNING.together_s) < 0.01
 
 
+def test_whoever_is_heard_first_does_not_come_back_alone() -> None:
+    """After a restart of the controller, the others are a moment slower."""
+    _, said = until(hearing(STEADY), 0.9 * TUNING.together_s, peers=2)
+    assert not any(each.word.move_in_s is not None for _, each in said)
+    _, said = until(hearing(STEADY), 2 * TUNING.together_s, peers=2)
+    assert any(each.word.move_in_s is not None for _, each in said)
+
+
 def test_one_that_drains_calls_nobody_back() -> None:
     held, _ = until(ledger.drain(hearing(STEADY, STEADY), True, 0.0), 10)
     _, said = until(held, 100, 10)
@@ -126,7 +136,7 @@ def test_moves_have_a_pause_between_them() -> None:
 
 def test_who_is_silent_for_long_is_forgotten() -> None:
     held = ledger.reported(hearing(NOTHING_LOST, LOST_OTHER), ONE, NOTHING_LOST, TUNING.forget_s + 1)
-    held, _ = ledger.sayings(held, TUNING.forget_s + 1)
+    held, _ = ledger.sayings(held, TUNING.forget_s + 1, peers=2)
     assert set(held.heard) == {ONE}
     assert ledger.answer(held, ONE, TUNING.forget_s + 1).said == ()
 

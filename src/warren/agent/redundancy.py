@@ -109,6 +109,10 @@ class ControllerWatch:
     def fileno(self) -> int:
         return self._selector.fileno()
 
+    def is_about_to_move(self) -> bool:
+        """A moment was announced at which all move: until then this process has to be free."""
+        return any(each.redundancy.moves for each in self._instances.values())
+
     def reachability(self) -> dict[InstanceName, Reachability]:
         """What plans are to be made from."""
         return {name: each.redundancy.reachability for name, each in self._instances.items()}
@@ -167,7 +171,8 @@ class ControllerWatch:
     ) -> None:
         probes = Probes(me.interface, signals.PORT)
         begun = redundancy.begin(document, self._me, device, now_s(), draining=is_draining)
-        self._instances[name] = _Instance(document, me, probes, begun, _read_events(name))
+        in_use = dict.fromkeys(document.controllers, now_s())  # until it is known better
+        self._instances[name] = _Instance(document, me, probes, begun, _read_events(name), used_s=in_use)
         for each in probes.sockets:
             self._selector.register(each, selectors.EVENT_READ)
 

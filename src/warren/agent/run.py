@@ -37,6 +37,7 @@ class HasFileno(Protocol):
 SLOW_CLOCK_S = 30.0  # how long drift that nobody announced may last
 RETRY_S = 2.0  # after a failure; doubled each time up to the slow clock
 SETTLE_S = 0.1  # changes come in groups
+MOST_WAITS = 20  # of that length, for moves that are announced one after the other
 QUIET_S = 1.0  # between looks that others' changes cause; doubled while they come and there is nothing to do
 
 _WHOLE = InstanceName("this machine")  # no instance has such a name
@@ -55,6 +56,7 @@ class Agent:
         self._noted: set[str] = set()
         self._started_unix_s = self._looked_unix_s = time.time()
         self._retry_s = RETRY_S
+        self._waits = 0
         self._quiet_s = QUIET_S
         self._looked_s = time.monotonic()
         self._was_stirred = False
@@ -106,8 +108,15 @@ class Agent:
                     next_look_s = min(next_look_s, soon_s)
                     network.drain()
 
+    def _is_to_wait(self, controllers: ControllerWatch) -> bool:
+        """While all are about to move at one moment: a look takes longer than they may be apart. Not for long."""
+        self._waits = self._waits + 1 if controllers.is_about_to_move() and self._waits < MOST_WAITS else 0
+        return self._waits > 0
+
     def _look(self, folders: FolderWatch, controllers: ControllerWatch) -> float:
         """Make all well; seconds until the next look. An error is told once, not at every try."""
+        if self._is_to_wait(controllers):
+            return SETTLE_S
         verdicts: dict[InstanceName, Verdict] = {}
         try:
             folders.watch([*self._host.document_folders(), hosts_file.PATH.parent])

@@ -109,7 +109,7 @@ def endpoints_to_look_up(
 
 
 def only_where_to_call(steps: Iterable[Step]) -> bool:
-    """Whether nothing but peers' endpoints differs, as it does beside an agent that calls silent ones here and there."""
+    """Whether nothing but peers' endpoints differs, as beside an agent that calls silent ones here and there."""
     return all(
         isinstance(step, SetPeers)
         and not step.removed

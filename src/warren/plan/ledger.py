@@ -137,9 +137,9 @@ def is_left(ledger: Ledger, now_s: float, tuning: Tuning = TUNING) -> bool:
     return all(ledger.me in each.report.lost for each in fresh)
 
 
-def sayings(ledger: Ledger, now_s: float, tuning: Tuning = TUNING) -> tuple[Ledger, tuple[Saying, ...]]:
-    """What is to be told now, and the ledger once it is."""
-    ledger = _with_return(_without_the_silent(ledger, now_s, tuning), now_s, tuning)
+def sayings(ledger: Ledger, now_s: float, tuning: Tuning = TUNING, *, peers: int) -> tuple[Ledger, tuple[Saying, ...]]:
+    """What is to be told now, and the ledger once it is. `peers`: how many could speak to this controller."""
+    ledger = _with_return(_without_the_silent(ledger, now_s, tuning), now_s, tuning, peers)
     said: list[Saying] = []
     if ledger.move is not None and now_s >= ledger.move.tell_s and ledger.move.times_left and ledger.heard:
         said.append(Saying(tuple(ledger.heard), _word(ledger, now_s)))
@@ -203,8 +203,11 @@ def _once_told(ledger: Ledger, due: list[News], now_s: float, tuning: Tuning) ->
     return replace(ledger, news=news, move=move, moved_s=moved_s)
 
 
-def _with_return(ledger: Ledger, now_s: float, tuning: Tuning) -> Ledger:
-    """Call those back that lost this controller, when all of them, or enough time, found it steady."""
+def _with_return(ledger: Ledger, now_s: float, tuning: Tuning, peers: int) -> Ledger:
+    """Call those back that lost this controller: when all have found it steady, or enough time has passed.
+
+    All, and not all who were heard: after a restart one peer is heard first, and would come back alone.
+    """
     if ledger.move is not None or ledger.draining:
         return replace(ledger, steady_since_s=None) if ledger.steady_since_s is not None else ledger
     waiting = [each.report for each in ledger.losing.values() if ledger.me in each.report.lost]
@@ -212,7 +215,7 @@ def _with_return(ledger: Ledger, now_s: float, tuning: Tuning) -> Ledger:
     if not steady:
         return replace(ledger, steady_since_s=None) if ledger.steady_since_s is not None else ledger
     since_s = now_s if ledger.steady_since_s is None else ledger.steady_since_s
-    ready = steady == len(waiting) or now_s - since_s >= tuning.together_s
+    ready = steady == peers or now_s - since_s >= tuning.together_s
     if ready and now_s - ledger.moved_s >= PAUSE_BETWEEN_MOVES_S:
         return replace(ledger, steady_since_s=None, move=Move(False, now_s + tuning.move_lead_s, tell_s=now_s))
     return replace(ledger, steady_since_s=since_s)

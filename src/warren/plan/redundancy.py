@@ -391,7 +391,7 @@ def _with_reports(state: Redundancy, actions: list[Action]) -> Redundancy:
 
 def _with_sayings(state: Redundancy, actions: list[Action]) -> Redundancy:
     assert state.ledger is not None
-    held, said = ledger.sayings(state.ledger, state.now_s, state.tuning)
+    held, said = ledger.sayings(state.ledger, state.now_s, state.tuning, peers=len(state.document.peers))
     for each in said:
         actions.extend(_sends(state, each.to, each.word))
     return _with(state, ledger=held)
