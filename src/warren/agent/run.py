@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import selectors
 import signal
 import socket
@@ -37,6 +38,7 @@ class HasFileno(Protocol):
 SLOW_CLOCK_S = 30.0  # how long drift that nobody announced may last
 RETRY_S = 2.0  # after a failure; doubled each time up to the slow clock
 SETTLE_S = 0.1  # changes come in groups
+AFTER_MOVE_S = (0.1, 0.6)  # all machines moved at one moment, and need not all look at one
 MOST_WAITS = 20  # of that length, for moves that are announced one after the other
 QUIET_S = 1.0  # between looks that others' changes cause; doubled while they come and there is nothing to do
 
@@ -57,6 +59,7 @@ class Agent:
         self._started_unix_s = self._looked_unix_s = time.time()
         self._retry_s = RETRY_S
         self._waits = 0
+        self._after_s: float | None = None
         self._quiet_s = QUIET_S
         self._looked_s = time.monotonic()
         self._was_stirred = False
@@ -95,7 +98,7 @@ class Agent:
                 if controllers in ready or now_s() >= controllers.due_s:
                     controllers.step()
                     if controllers.moved:  # names follow, and what the quick move left over
-                        next_look_s = min(next_look_s, time.monotonic() + SETTLE_S)
+                        next_look_s = min(next_look_s, self._after_move_s())
                 if status in ready:
                     status.answer(self._found(controllers))
                 if requests in ready:
@@ -107,6 +110,12 @@ class Agent:
                     soon_s = max(time.monotonic() + SETTLE_S, self._looked_s + self._quiet_s)
                     next_look_s = min(next_look_s, soon_s)
                     network.drain()
+
+    def _after_move_s(self) -> float:
+        """When to look: the same moment until that look, which clears `moved`."""
+        if self._after_s is None:
+            self._after_s = time.monotonic() + random.uniform(*AFTER_MOVE_S)  # noqa: S311 - no secret
+        return self._after_s
 
     def _is_to_wait(self, controllers: ControllerWatch) -> bool:
         """While all are about to move at one moment: a look takes longer than they may be apart. Not for long."""
@@ -122,7 +131,7 @@ class Agent:
             folders.watch([*self._host.document_folders(), hosts_file.PATH.parent])
             folders.drain()
             restore_if_due(self._host)
-            controllers.moved = False
+            controllers.moved, self._after_s = False, None
             verdicts = follow(self._host, self._me, reaches=controllers.reachability())
             controllers.refresh(read_documents(self._host)[0])
         except WarrenError as error:  # of the whole machine: the folder, or instances in each other's way
