@@ -28,6 +28,10 @@ class Stream:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self.begin()
+
+    def begin(self) -> None:
+        """What was before is not asked for any more."""
         self._began_s = time.monotonic()
 
     def so_far(self) -> dict[str, Any]:
@@ -69,6 +73,7 @@ def sender(on: Computer, source: str, target: str, interval_s: float = 0.005) ->
     with _inside(on, source, "send", f"{target}.vpn", str(interval_s)) as process:
         made = Stream(process)
         wait_until(lambda: made.so_far()["first_train_s"] is not None, SOON_S, "the first answer")
+        made.begin()
         yield made
 
 
