@@ -28,8 +28,8 @@ tee "$kept.in" | ssh "$@" > >(tee "$kept.out") 2> >(tee "$kept.err" >&2)
 exit "${PIPESTATUS[1]}"
 """
 
-# Prints the files below the named folders that hold one of the keys, which come on stdin, in some form. Its own list of
-# them, and the key files themselves, are where they have to be.
+# Prints the files below the named folders, written since a moment, that hold one of the keys, which come on stdin, in
+# some form. Its own list of them, and the key files themselves, are where they have to be.
 SEARCH = """\
 import os, sys
 from base64 import b64encode
@@ -37,11 +37,12 @@ wanted = []
 for line in sys.stdin:
     raw = bytes.fromhex(line)
     wanted += [raw, b64encode(raw).rstrip(b"="), raw.hex().encode(), raw.hex().upper().encode()]
-for folder in sys.argv[1:]:
+for folder in sys.argv[2:]:
     for place, _, names in os.walk(folder):
         for path in (os.path.join(place, name) for name in names if name not in ("private.key", "keys")):
             try:
-                content = open(path, "rb").read() if os.path.isfile(path) else b""
+                is_new = os.path.isfile(path) and os.stat(path).st_ctime >= float(sys.argv[1])
+                content = open(path, "rb").read() if is_new else b""
             except OSError:
                 continue
             if any(each in content for each in wanted):
@@ -96,15 +97,18 @@ def private_keys(made: Fleet) -> set[bytes]:
     return {b64decode(text) for text in texts if text != "(none)"}
 
 
-def found(made: Fleet, machine: str, keys: set[bytes], *folders: str) -> list[str]:
+def found(made: Fleet, machine: str, keys: set[bytes], since_unix_s: float, *folders: str) -> list[str]:
     made.write("/run/keys", "".join(f"{key.hex()}\n" for key in keys), machine, 0o600)
     made.write("/run/search.py", SEARCH, machine)
-    said = made.sh(machine, f"{sys.executable} /run/search.py {' '.join(folders)} < /run/keys; rm /run/keys")
+    said = made.sh(
+        machine, f"{sys.executable} /run/search.py {since_unix_s} {' '.join(folders)} < /run/keys; rm /run/keys"
+    )
     return said.split()
 
 
 def test_no_private_key_is_anywhere_but_in_its_file() -> None:
     keys: set[bytes] = set()
+    began_unix_s = time.time() - 1
     with fleet(DEMO) as made:
         made.write("/root/ssh", CAPTURING_SSH, mode=0o755)
         made.sh(OPERATOR, "mkdir /root/captured /root/said")
@@ -139,14 +143,14 @@ def test_no_private_key_is_anywhere_but_in_its_file() -> None:
         made.sh(OPERATOR, f"{folder} > /root/captured/objects; test -s /root/captured/objects")
         assert '"documents"' in made.sh(OPERATOR, "cat /root/captured/*.in")  # there was something to see
         assert '"public_keys"' in made.sh(OPERATOR, "cat /root/captured/*.out")
-        assert found(made, OPERATOR, keys, "/root", "/tmp", "/var/log", "/etc") == []
-        for name in MACHINES:
-            assert found(made, name, keys, "/run", "/tmp", "/var", "/etc", "/root", "/usr/local") == []
+        places = ("/root/fleet", "/root/captured", "/root/said", "/root/.ssh", "/run", "/tmp", "/var", "/etc")
+        for name in (OPERATOR, *MACHINES):
+            assert found(made, name, keys, began_unix_s, *places, "/usr/local/bin", "/usr/local/lib/warren") == []
 
         key = keys.pop()
         for form in (f"x{key.hex()}", f"\\\\x{key.hex().upper()}"):  # that the search finds something
             made.write("/root/captured/planted", form)
-            assert found(made, OPERATOR, {key}, "/root") == ["/root/captured/planted"]
+            assert found(made, OPERATOR, {key}, began_unix_s, "/root/captured") == ["/root/captured/planted"]
 
 
 def test_a_process_that_holds_a_key_leaves_no_core_dump() -> None:
