@@ -42,7 +42,7 @@ bench-failover-kernel: setup ## the same on the kernel's own WireGuard, in an em
 	  .venv/bin/python -m bench failover
 
 soak: setup ## a mesh under random trouble with open streams, ten minutes long; WARREN_SOAK_S, WARREN_SEED
-	@WARREN_SOAK_S=$${WARREN_SOAK_S:-600} $(PYTEST) -q -s -p no:xdist tests/lab/test_soak.py
+	@WARREN_SOAK_S=$${WARREN_SOAK_S:-600} $(PYTEST) -q -s -p no:xdist tests/lab/test_soak.py tests/lab/test_repair.py
 
 test-kernel: setup ## the tests marked kernel, on the kernel's own WireGuard (in QEMU where this kernel has none)
 	@scripts/test-kernel $(ARGS)

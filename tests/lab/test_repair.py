@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
@@ -21,7 +22,8 @@ from warren.names import MachineName
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 TWO = DEMO.replace('roles.peer.machines.laptop2.settings.controller = "server2"\n', "")
-SESSION_S = 180.0  # how long a WireGuard session lasts
+# With `make soak`, for longer than a WireGuard session lasts (180 s).
+SLEPT_S = 185.0 if "WARREN_SOAK_S" in os.environ else 15.0
 
 
 @pytest.fixture(scope="module")
@@ -129,16 +131,16 @@ def await_no_longer(on: Computer, machine: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_machine_that_slept_for_longer_than_a_session_is_back_at_once(mesh: Computer) -> None:
+def test_a_machine_that_slept_is_back_at_once(mesh: Computer) -> None:
     """Stopped, all of it, which is what sleep looks like from outside, and inside but for the clock."""
     with stream(mesh, "laptop2", "laptop3") as going:
         mesh.shell("laptop2", "kill -STOP $(pgrep -o -f 'warren.* agent') $(pgrep -x wireguard-go)")
-        time.sleep(SESSION_S + 5)
+        time.sleep(SLEPT_S)
         mesh.shell("laptop2", "kill -CONT $(pgrep -x wireguard-go) $(pgrep -o -f 'warren.* agent')")
         began_s = time.monotonic()
         wait_until(lambda: _answers(mesh, "laptop2", "laptop3"), SOON_S, "an answer to laptop2")
         print(f"awake, and answered after {time.monotonic() - began_s:.1f} s")
-        going.check(SESSION_S + SOON_S)
+        going.check(SLEPT_S + SOON_S)
         await_carrier(mesh, "laptop2", "server1")
     kinds = {(each["kind"], each["machine"]) for each in agent(mesh, "laptop2")["events"]}
     assert ("wake", "laptop2") in kinds
