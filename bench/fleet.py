@@ -45,7 +45,7 @@ _PLAYBOOK = """\
       notify: restart
   handlers:
     - name: restart
-      shell: wg-quick down rival; wg-quick up rival
+      shell: COMMAND
 """
 _DEPLOY = """\
 from pyinfra.operations import files, server
@@ -56,7 +56,15 @@ pushed = [
 ]
 server.shell(name="restart", commands=[COMMAND], _if=lambda: any(each.did_change() for each in pushed))
 """
-_RESTART, _NOTHING = "wg-quick down rival; wg-quick up rival", "/bin/true"
+_QUICK = "env WG_QUICK_USERSPACE_IMPLEMENTATION=/usr/local/bin/rival-wireguard wg-quick"
+_RESTART, _NOTHING = f"{_QUICK} down rival; {_QUICK} up rival", "/bin/true"
+# What wg-quick starts where the kernel has no WireGuard: by itself, it does not wait until wireguard-go answers.
+_USERSPACE = """\
+#!/bin/sh
+setsid wireguard-go -f "$1" > /dev/null 2>&1 < /dev/null &
+until wg show "$1" > /dev/null 2>&1; do sleep 0.01; done
+"""
+_USERSPACE_PATH = "/usr/local/bin/rival-wireguard"
 _INTERFACE = """\
 [Interface]
 PrivateKey = {key}
@@ -156,7 +164,7 @@ def _pyinfra(made: Fleet, what: str) -> None:
 def _prepare_rivals(made: Fleet) -> None:
     names = (*_CONTROLLERS, *_PEERS)
     made.write("/root/rival/ansible.cfg", _ANSIBLE_CONFIGURATION)
-    made.write("/root/rival/playbook.yml", _PLAYBOOK)
+    made.write("/root/rival/playbook.yml", _PLAYBOOK.replace("COMMAND", _RESTART))
     made.write("/root/rival/hosts", "".join(f"{name}\n" for name in names))
     made.write("/root/rival/hosts.py", f"hosts = {list(names)!r}\n")
     made.write("/root/rival/restart.py", _DEPLOY.replace("COMMAND", repr(_RESTART)))
@@ -167,7 +175,8 @@ def _prepare_rivals(made: Fleet) -> None:
         key = made.sh(name, "wg genkey").strip()
         text = _INTERFACE.format(key=key, number=number, peer=peer)
         made.write("/etc/wireguard/rival.conf", text, name, mode=0o600)
-        made.sh(name, "wg-quick up rival")
+        made.write(_USERSPACE_PATH, _USERSPACE, name, mode=0o755)
+        made.sh(name, f"{_QUICK} up rival")
 
 
 def _make_rivals() -> None:
