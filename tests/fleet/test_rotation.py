@@ -234,8 +234,8 @@ def killed_update(fleet: Fleet, *, before: int = 0, after: int = 0) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_the_operator_is_killed_at_every_step_and_any_run_goes_on(five: Fleet, when: str) -> None:
-    """14 calls of ssh: three for each controller to learn the key (one asks whether peers have to leave it), two for its
-    machine, and again three for each."""
+    """14 calls of ssh: three for each controller to learn the key (one of them asks whether peers have to leave it),
+    two for its machine, and again three for each."""
     five.write("/run/killer", _KILLER, mode=0o755)
     pairs = [("laptop1", "laptop2"), ("laptop2", "laptop1"), ("laptop1", "server1"), ("server2", "laptop1")]
     calls = 0
