@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from lab.labs import DEMO, Computer, between, computer
-from lab.streams import await_carrier, sender, server
 from namespaces import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.kernel]
@@ -50,29 +48,3 @@ def test_faults_and_healing(demo: Computer) -> None:
     assert demo.failing("--wait", "10") == between("laptop3")
     demo.warren("fault", "heal", "laptop3")
     wait_until(lambda: not demo.failing("--wait", "60"), float(PATIENCE), "the mesh")
-
-
-TRIALS = 2
-
-
-def test_a_stream_survives_controllers_that_die_are_drained_and_return(demo: Computer) -> None:
-    """How long it was silent is among pytest's warnings: an emulated machine says little of a real one."""
-    wait_until(lambda: not demo.failing("--wait", PATIENCE), float(PATIENCE), "the mesh")
-    drain, undrain = (["warren", "machine", verb, "vpn"] for verb in ("drain", "undrain"))
-    ways: dict[str, tuple[str, Callable[[], object]]] = {
-        "killed": ("server2", lambda: demo.warren("fault", "kill", "server1")),
-        "return": ("server1", lambda: demo.warren("fault", "heal", "server1")),
-        "drained": ("server2", lambda: demo.on("server1", *drain)),
-        "return from it": ("server1", lambda: demo.on("server1", *undrain)),
-    }
-    silences: dict[str, list[float]] = {way: [] for way in ways}
-    with server(demo, "laptop3"):
-        for way, (carrier, act) in TRIALS * list(ways.items()):
-            with sender(demo, "laptop1", "laptop3", 0.05) as going:
-                act()
-                for name in ("laptop1", "laptop3"):
-                    await_carrier(demo, name, carrier)
-                going.check()
-                silences[way].append(going.so_far()["stream_silence_s"])
-    found = "; ".join(f"{way}: {', '.join(f'{each:.2f}' for each in times)} s" for way, times in silences.items())
-    warnings.warn(f"measured, longest silence of a stream on this kernel's WireGuard: {found}", stacklevel=1)
