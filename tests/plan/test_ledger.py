@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from warren.names import MachineName
-from warren.plan import ledger
+from meshes import inventory, mesh
+from strategies import public_key
+from warren.names import InstanceName, MachineName
+from warren.network.document import Document
+from warren.network.resolve import resolve
+from warren.network.stored import Stored
+from warren.plan import ledger, redundancy
 from warren.plan.health import TUNING
 from warren.plan.ledger import Ledger, Saying
 from warren.plan.signals import NOTHING_LOST, Report, Word
 
+VPN = InstanceName("vpn")
 ME, OTHER = MachineName("server1"), MachineName("server2")
 PEERS = [MachineName(f"laptop{number}") for number in range(1, 60)]
 ONE, TWO, THREE = PEERS[:3]
@@ -148,3 +154,17 @@ def test_renewals_are_not_made_again_and_again() -> None:
     held = ledger.reported(ledger.renewed(held, ONE, 0.0), ONE, Report(renew=True), 1.0)
     assert not ledger.wants_renewal(held, ONE, 1.0)
     assert ledger.wants_renewal(held, ONE, ledger.RENEWAL_PAUSE_S + 0.1)
+
+
+def test_reports_are_stretched_in_a_large_mesh_for_as_long_as_it_is_large() -> None:
+    def document(peers: int) -> Document:
+        names = [f"laptop{number}" for number in range(peers)]
+        stored = Stored(public_keys={MachineName(name): public_key(name).text for name in ("server1", *names)})
+        return resolve(inventory(mesh("server1", " ".join(names))), {VPN: stored})[VPN]
+
+    small, large = document(2), document(1500)
+    state = redundancy.begin(small, ME, None, 0.0)
+    assert (state.tuning.report_s, state.tuning.forget_s) == (10.0, 35.0)
+    state = redundancy.adopt(state, large, 1.0)
+    assert (state.tuning.report_s, state.tuning.forget_s) == (15.0, 52.5)
+    assert redundancy.adopt(state, small, 2.0).tuning.report_s == 10.0

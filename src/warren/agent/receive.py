@@ -124,22 +124,26 @@ def receive(host: Host, me: MachineName, request: Request) -> Answer:
             documents[name] = _verified(name, signed)
         except WarrenError as error:
             refused[name] = error
-    with drain.left_during_update(host, _to_leave(host, me, request, documents)), host.locked():
+    with host.locked():
         accepted = _accepted(host, me, documents, refused)
         if accepted is None:
             return _refusal(request, refused)
         if request.dry_run:
             return Answer({name: this_machine.verdict_of(each) for name, each in accepted.pending.items()})
-        return _follow(host, me, request, accepted)
+        to_leave = _to_leave(me, accepted)
+        if not to_leave:
+            return _follow(host, me, request, accepted)
+    # The lock is let go of while peers leave: the agent is to tell them. So all is looked at anew.
+    with drain.left_during_update(host, to_leave), host.locked():
+        accepted = _accepted(host, me, documents, refused)
+        return _refusal(request, refused) if accepted is None else _follow(host, me, request, accepted)
 
 
-def _to_leave(host: Host, me: MachineName, request: Request, documents: Documents) -> list[InstanceName]:
-    """The instances in which this is a controller that the update interrupts, and others could carry its traffic."""
-    if request.dry_run or not any(is_one_of_several(each, me) for each in documents.values()):
+def _to_leave(me: MachineName, accepted: _Accepted) -> list[InstanceName]:
+    """The instances that the update interrupts, where this is a controller and others could carry its traffic."""
+    if not any(is_one_of_several(each, me) for each in accepted.documents.values()):
         return []
-    with host.locked():  # and let go of while peers leave: the agent is to tell them
-        accepted = _accepted(host, me, documents, {})
-    return [name for name, each in accepted.pending.items() if interrupts(each.steps)] if accepted else []
+    return [name for name, each in accepted.pending.items() if interrupts(each.steps)]
 
 
 def _verified(name: InstanceName, signed: Signed) -> Document:

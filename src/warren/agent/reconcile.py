@@ -68,7 +68,7 @@ def prepare(
         _await_release(desired.interface)
     former = _interfaces_with(own_keys) if observed.link is None else {}
     preflight.check(desired, observed, own_keys, _port_holder(host, desired, observed, former))
-    moved = succession.moved(document, before, me, is_watched=status_socket.is_served())
+    moved = succession.moved(document, before, me, is_watched=reaches is not None or status_socket.is_served())
     resolved = others_first(observed, desired, host.resolve(endpoints_to_look_up(observed, desired, moved)))
     desired = _with_mtu(host, desired, observed, resolved, document.entry(me))
     steps = (*map(DeleteLink, former), *diff(observed, desired, resolved, moved))

@@ -23,12 +23,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TypeAlias
 
 import warren
 from warren.agent import receive, restore  # noqa: F401 - what is asked for is in memory by then
-from warren.agent.status_socket import listening
+from warren.agent.status_socket import LocalSocket
 from warren.host import process
 
 Act: TypeAlias = Callable[[Sequence[str]], int]
@@ -54,17 +53,13 @@ def stamp(archive: Path | None = None) -> str:
     return f"{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}:{status.st_size}"
 
 
-class RequestSocket:
-    """Listens at PATH. `fileno` is readable when somebody asks."""
+class RequestSocket(LocalSocket):
+    """Listens at PATH."""
 
     def __init__(self, act: Act, own: str, path: Path = PATH) -> None:
+        super().__init__(path, socket.SOCK_SEQPACKET)
         self._act = act
         self._own = own
-        self._path = path
-        self._socket = listening(path, socket.SOCK_SEQPACKET)
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
 
     def serve(self) -> None:
         """Have a process of its own answer each of those who wait."""
@@ -76,16 +71,6 @@ class RequestSocket:
             # Without room for a process, the caller sees the end, and does it by itself.
             with connection, suppress(OSError):
                 process.detach(_NAME, (connection.fileno(),), partial(_answer, connection, self._act, self._own))
-
-    def __enter__(self) -> RequestSocket:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._socket.close()
-        with suppress(FileNotFoundError):
-            self._path.unlink()
 
 
 def _answer(connection: socket.socket, act: Act, own: str) -> None:

@@ -9,6 +9,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from warren.errors import MachineError
 from warren.host import files
@@ -17,17 +18,46 @@ PATH = Path("/run/warren/agent.sock")
 _ANSWER_TIMEOUT_S = 1.0
 
 
-class StatusSocket:
-    """Listens at PATH, for root alone. `fileno` is readable when somebody connected."""
+class LocalSocket:
+    """Listens at a path, for root alone, in place of a socket that an agent left which died; a context manager.
 
-    def __init__(self, path: Path = PATH) -> None:
+    `fileno` is readable when somebody connected.
+    """
+
+    def __init__(self, path: Path, kind: socket.SocketKind) -> None:
         self._path = path
-        if ask(path) is not None:
-            raise MachineError("another agent runs on this machine", where=str(path), mend="stop that one first")
-        self._socket = listening(path, socket.SOCK_STREAM)
+        files.make_folder(path.parent, mode=0o755)
+        with suppress(FileNotFoundError):
+            path.unlink()
+        self._socket = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        before = os.umask(0o177)
+        try:
+            self._socket.bind(str(path))
+        finally:
+            os.umask(before)
+        self._socket.listen(16)
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+        with suppress(FileNotFoundError):
+            self._path.unlink()
+
+
+class StatusSocket(LocalSocket):
+    """Listens at PATH."""
+
+    def __init__(self, path: Path = PATH) -> None:
+        if ask(path) is not None:
+            raise MachineError("another agent runs on this machine", where=str(path), mend="stop that one first")
+        super().__init__(path, socket.SOCK_STREAM)
 
     def answer(self, found: dict[str, object]) -> None:
         """Give `found` to everybody who waits."""
@@ -40,31 +70,6 @@ class StatusSocket:
             with suppress(OSError), connection:  # one that does not read must not hold up the agent
                 connection.settimeout(_ANSWER_TIMEOUT_S)
                 connection.sendall(content)
-
-    def __enter__(self) -> StatusSocket:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._socket.close()
-        with suppress(FileNotFoundError):
-            self._path.unlink()
-
-
-def listening(path: Path, kind: socket.SocketKind) -> socket.socket:
-    """A socket for root alone, in place of one that an agent left which died."""
-    files.make_folder(path.parent, mode=0o755)
-    with suppress(FileNotFoundError):
-        path.unlink()
-    found = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    before = os.umask(0o177)
-    try:
-        found.bind(str(path))
-    finally:
-        os.umask(before)
-    found.listen(16)
-    return found
 
 
 def is_served(path: Path = PATH) -> bool:

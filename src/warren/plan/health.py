@@ -52,7 +52,7 @@ class Tuning:
     patient_s: float = 60.0  # of silence, after which a dead controller is asked and called less often
     renewal_s: float = 1.0
     patient_renewal_s: float = 5.0
-    report_s: float = 10.0  # between reports that say nothing new
+    least_report_s: float = 10.0  # between reports that say nothing new
     reports_per_s: float = 100.0  # to one controller from all peers together; beyond it, the pace is stretched
     forget_reports: float = 3.5  # what was not said again for that many times `report_s`
     forget_drain_s: float = 120.0
@@ -61,9 +61,12 @@ class Tuning:
     move_lead_s: float = 0.3  # between the first word of a move and the move
     repeat_s: float = 0.1  # between the times that a signal is sent
 
-    def for_peers(self, number: int) -> Tuning:
-        """The same in a mesh of so many."""
-        return replace(self, report_s=max(self.report_s, number / self.reports_per_s))
+    peers: int = 0  # of the mesh
+
+    @property
+    def report_s(self) -> float:
+        """Between reports that say nothing new, in a mesh of so many peers."""
+        return max(self.least_report_s, self.peers / self.reports_per_s)
 
     @property
     def forget_s(self) -> float:

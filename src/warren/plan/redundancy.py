@@ -86,7 +86,7 @@ def begin(
     reaches = found(document, me, device)
     is_controller = isinstance(entry, ControllerEntry)
     others = [name for name in document.controllers if name != me]
-    tuning = tuning.for_peers(len(document.peers))
+    tuning = replace(tuning, peers=len(document.peers))
     return Redundancy(
         document=document,
         me=entry,
