@@ -241,6 +241,8 @@ def test_a_machine_that_joins_costs_nobody_a_packet_or_a_handshake(five: Fleet) 
 
 
 def test_a_machine_in_two_meshes_keeps_them_apart(five: Fleet) -> None:
+    change(five)
+    five.warren("machines", "update")
     ports = five.sh("server1", "wg show vpn listen-port; wg show home listen-port").split()
     assert ports == ["51820", "51821"]
     assert five.failing([("server2", "server1"), ("laptop3", "server2")], "home") == []
