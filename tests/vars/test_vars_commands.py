@@ -212,6 +212,26 @@ def test_check_tells_errors_from_leftovers(warren: Warren) -> None:
     assert {leftover["machine"] for leftover in tree["leftovers"]} == {"laptop2"}
 
 
+def test_a_value_of_a_renamed_machine_is_kept_or_made_anew(warren: Warren) -> None:
+    warren("vars", "generate", "--service", NETWORK)
+    hash_file = value("laptop1", NETWORK, "suffix").parent.parent / ".validation-hash"
+    hash_file.write_text("of another name")
+    said = warren("vars", "check")
+    assert said.code == 1
+    keep = "warren vars set laptop1 wireguard-network-vpn/suffix bcd6:8f7f:3d6c:0097"
+    assert f"stale: laptop1 {NETWORK}/suffix: it was not made for hostname" in said.err
+    assert f"mend: to keep it: {keep}; for another one: " in said.err
+    (error,) = [
+        each for each in json.loads(warren("vars", "check", "--json").out)["errors"] if "stale" in each["message"]
+    ]
+    assert error["mend"].startswith("to keep it")
+    assert warren(*keep.split()[1:]).code == 0
+    assert "stale" not in warren("vars", "check").err
+    assert "is that already" in warren(*keep.split()[1:]).err
+    status = subprocess.run(("git", "status", "--porcelain", "vars"), capture_output=True, text=True, check=True)
+    assert status.stdout == ""  # the hash is committed with its value
+
+
 def test_the_inventory_may_be_elsewhere(warren: Warren, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Path.cwd()
     monkeypatch.chdir(tmp_path)

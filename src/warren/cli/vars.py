@@ -23,7 +23,7 @@ from warren.network.stored import NEXT_KEY_FILE
 from warren.render.columns import columns
 from warren.vars.check import Findings, accepted
 from warren.vars.generate import Selection, carry_out, work
-from warren.vars.generators import Variable, by_hand, same_value, shortened
+from warren.vars.generators import Variable, by_hand, generators, is_stale, paths_of, same_value, shortened, validations
 from warren.vars.reach import Reach
 from warren.wireguard.keys import PublicKey
 from warren.workspace.folder import Folder, open_folder
@@ -96,7 +96,7 @@ def generate_selected(folder: Folder, selection: Selection, reaches: list[Reach]
         click.echo(f"{variable} {shortened(variable, text)}", err=True)
 
     with folder.store.lock(_waiting):
-        found = work(folder.inventory, folder.texts, selection)
+        found = work(folder.inventory, folder.texts, selection, folder.hashes)
         try:
             reaches = [*reaches, over_ssh(folder, found, reaches)]
             failures = carry_out(found, folder.store, reaches, done)
@@ -170,10 +170,12 @@ def set_value(given: str | None, machine: str, value: str, text: str | None, com
         text = sys.stdin.buffer.read().decode(errors="replace")
     with folder.store.lock(_waiting):
         stored = accepted(folder.inventory, folder.texts, variable, text)
-        if same_value(variable, folder.texts.get(variable), stored):
+        generator = generators(folder.inventory)[variable.generator]
+        is_kept = same_value(variable, folder.texts.get(variable), stored)
+        if is_kept and not is_stale(generator, variable.machine, folder.hashes):
             click.echo(f"{variable} is that already", err=True)
             return
-        folder.store.write({variable: stored})
+        folder.store.write({variable: stored, **validations(generator, variable.machine)})
         click.echo(f"{variable} {shortened(variable, stored)}", err=True)
         if commits:
             _commit(folder, "set", [variable])
@@ -183,10 +185,11 @@ def set_value(given: str | None, machine: str, value: str, text: str | None, com
 @json_option
 @click.pass_obj
 def check(given: str | None, as_json: bool) -> int:
-    """Say what is missing, broken, taken or left over.
+    """Say what is missing, stale, broken, taken or left over.
 
-    Silent when all is well. Values of machines and instances that left the inventory are left over. They are no
-    error: they keep the addresses of those who may come back from being given to others.
+    Silent when all is well. Stale is what was made for something else than the inventory says now: another role,
+    another name. Values of machines and instances that left the inventory are left over. They are no error: they keep
+    the addresses of those who may come back from being given to others.
     """
     folder = _folder(given)
     findings = folder.findings
@@ -194,7 +197,7 @@ def check(given: str | None, as_json: bool) -> int:
         click.echo(json.dumps(_findings_tree(folder, findings), indent=2))
     else:
         click.echo(_findings_text(findings), nl=False, err=True)
-    return 1 if findings.problems or findings.missing else 0
+    return 1 if findings.problems or findings.missing or findings.stale else 0
 
 
 @vars_group.command()
@@ -234,7 +237,7 @@ def _commit(folder: Folder, verb: str, written: Sequence[Variable]) -> None:
     if not written:
         return
     message = message_for(verb, [(variable.generator, variable.machine) for variable in written])
-    done = commit(folder.path, [variable.path for variable in written], message)
+    done = commit(folder.path, paths_of(written), message)
     if done.id:
         click.echo(f"git commit {done.id}: {message}", err=True)
     if done.note:
@@ -246,6 +249,7 @@ def _findings_text(findings: Findings) -> str:
     if findings.missing:
         missing = "\n".join(f"missing: {variable}" for variable in findings.missing)
         blocks.append(f"{missing}\nmend: warren vars generate")
+    blocks += [f"stale: {each.variable}: {each.reason}\nmend: {each.mend}" for each in findings.stale]
     if findings.leftovers:
         blocks.append("\n".join(f"left over: {variable}" for variable in findings.leftovers))
     return "\n\n".join(blocks) + "\n" if blocks else ""
@@ -256,10 +260,11 @@ def _findings_tree(folder: Folder, findings: Findings) -> dict[str, object]:
         Problem(folder.shown(variable), 0, 0, "missing", f"warren vars generate --machine {variable.machine}")
         for variable in findings.missing
     ]
+    stale = [Problem(folder.shown(each.variable), 0, 0, f"stale: {each.reason}", each.mend) for each in findings.stale]
     return {
         "errors": [
             {"file": each.file, "line": each.line, "column": each.column, "message": each.message, "mend": each.mend}
-            for each in (*findings.problems, *missing)
+            for each in (*findings.problems, *missing, *stale)
         ],
         "leftovers": [variable._asdict() for variable in findings.leftovers],
     }

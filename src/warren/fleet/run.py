@@ -27,7 +27,7 @@ from warren.names import InstanceName, MachineName
 from warren.network.document import Document, encode, keys_text, parse_keys
 from warren.network.stored import KEY_FILES, REVOKED_FILE
 from warren.vars.generate import Failure, Selection, carry_out, work
-from warren.vars.generators import SharedVariable, Variable, instance_of, shortened
+from warren.vars.generators import SharedVariable, Variable, instance_of, paths_of, shortened
 from warren.wireguard.keys import PublicKey
 from warren.workspace.folder import Folder, open_folder
 from warren.workspace.git import commit, message_for
@@ -72,7 +72,7 @@ class Run:
     def make_vars(self, targets: Mapping[MachineName, Target], parallel: int) -> dict[MachineName, Outcome]:
         """Store what is missing; keys are made by these machines. Returns those that did not make theirs."""
         inventory = self.folder.inventory
-        todo = work(inventory, self.folder.texts, Selection())
+        todo = work(inventory, self.folder.texts, Selection(), self.folder.hashes)
         requests = tuple(request for request in todo.keys if request.variable.machine in targets)
         asked = asyncio.run(ask_for_keys(requests, targets, parallel))
         failures = carry_out(replace(todo, keys=requests), self.folder.store, [asked], self._stored)
@@ -203,7 +203,7 @@ class Run:
         machines = [each for each in self._written if isinstance(each, Variable)]
         pairs = [(each.generator, str(each.machine)) for each in machines]
         message = message_for(verb, pairs or [(each.generator, _EVERYBODY) for each in self._written])
-        done = commit(self.folder.path, [each.path for each in self._written], message)
+        done = commit(self.folder.path, paths_of(self._written), message)
         if done.id:
             self._say(f"git commit {done.id}: {message}")
         if done.note:

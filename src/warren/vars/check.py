@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from warren.errors import InventoryError, Problem, UsageError, VarsError
 from warren.inventory.model import Inventory
@@ -19,10 +20,20 @@ from warren.vars.generators import (
     by_hand,
     canonical,
     generators,
+    is_stale,
     leftovers,
+    possible_files,
     stored_by_instance,
 )
 from warren.vars.store import Reading
+
+
+class Stale(NamedTuple):
+    """A value that was made for what the inventory said once, or one in the place of which there is such a value."""
+
+    variable: Variable
+    reason: str
+    mend: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +43,20 @@ class Findings:
     problems: tuple[Problem, ...]  # unreadable, broken, taken
     missing: tuple[Variable, ...]
     leftovers: tuple[Variable, ...]
+    stale: tuple[Stale, ...] = ()
 
 
 def examine(inventory: Inventory, reading: Reading) -> Findings:
     """Hold what is stored against the inventory."""
     stored = stored_by_instance(reading.texts)
     unreadable = {problem.file for problem in reading.problems}
+    stale = tuple(
+        found
+        for generator in generators(inventory).values()
+        for variable in generator.variables
+        if variable.path not in unreadable and (found := _stale(generator, variable, reading))
+    )
+    elsewhere = {found.variable for found in stale}
     return Findings(
         (*reading.problems, *stored_problems(inventory, stored)),
         tuple(
@@ -46,10 +65,39 @@ def examine(inventory: Inventory, reading: Reading) -> Findings:
             for variable in generator.variables
             if variable not in reading.texts
             and variable.path not in unreadable
+            and variable not in elsewhere
             and not is_revoked(reading.texts, variable)
         ),
         leftovers(inventory, reading.texts),
+        stale,
     )
+
+
+def _stale(generator: Generator, variable: Variable, reading: Reading) -> Stale | None:
+    """Made of other inputs; or not made yet, while there is the value of the role that the machine had before."""
+    machine = variable.machine
+    anew = f"warren vars generate --service {generator.name} --machine {machine}"
+    if variable in reading.texts:
+        if not is_stale(generator, machine, reading.hashes):
+            return None
+        inputs = " and ".join(f"{name} {quoted(value)}" for name, value in sorted(generator.inputs[machine].items()))
+        reason = f"it was not made for {inputs}: was the folder copied or renamed?"
+        return Stale(variable, reason, f"{_keep(variable, reading.texts[variable])}{anew} --regenerate")
+    if generator.kind is not Kind.NETWORK:
+        return None
+    for file in possible_files(generator.name):
+        if variable._replace(file=file) in reading.texts:
+            return Stale(variable, f"the role of machine {quoted(machine)} changed: there is its {file} as yet", anew)
+    return None
+
+
+def _keep(variable: Variable, text: str) -> str:
+    machine, generator, file = variable
+    try:
+        value = canonical(file, text)
+    except ValueError:
+        return ""
+    return f"to keep it: warren vars set {machine} {generator}/{file} {value}; for another one: "
 
 
 def is_revoked(texts: Mapping[Variable, str], key: Variable) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from warren.errors import InventoryError, MachineError, Problem, UsageError
@@ -16,13 +16,17 @@ from warren.network.stored import FORMER_KEY_FILE, NEXT_KEY_FILE, REVOKED_FILE
 from warren.vars.check import is_revoked
 from warren.vars.generators import (
     Generator,
+    Hashes,
     Kind,
+    Validation,
     Variable,
     by_hand,
     generators,
+    is_stale,
     leftovers,
     same_value,
     stored_by_instance,
+    validations,
 )
 from warren.vars.reach import Reach
 from warren.vars.store import Store
@@ -56,12 +60,16 @@ class KeyRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a run will do: values to store, keys to have made. `stored` is what the inventory's machines have now."""
+    """What a run will do: values to store, keys to have made. `stored` is what the inventory's machines have now.
+
+    `hashes`: of what the values are made of, stored beside them.
+    """
 
     values: Mapping[Variable, str]
     keys: tuple[KeyRequest, ...]
     stored: Mapping[Variable, str]
     by_hand: tuple[Variable, ...] = ()  # keys of machines that are not managed: somebody else makes them
+    hashes: Hashes = field(default_factory=dict)
 
 
 class Failure(NamedTuple):
@@ -71,7 +79,9 @@ class Failure(NamedTuple):
     message: str
 
 
-def work(inventory: Inventory, texts: Mapping[Variable, str], selection: Selection) -> Work:
+def work(
+    inventory: Inventory, texts: Mapping[Variable, str], selection: Selection, stored_hashes: Hashes | None = None
+) -> Work:
     """What is missing, or is to be made anew.
 
     Keys are made anew by `regenerate`. Addresses only where their generator is named: an address follows from the
@@ -83,7 +93,7 @@ def work(inventory: Inventory, texts: Mapping[Variable, str], selection: Selecti
     _refuse_by_hand(inventory, chosen, selection)
     problems = _broken_keys(texts, chosen, selection)
     try:
-        values = _addresses(inventory, texts, chosen, selection)
+        values, hashes = _addresses(inventory, texts, chosen, selection, stored_hashes or {})
     except InventoryError as error:
         raise InventoryError((*error.problems, *problems)) from None
     if problems:
@@ -100,6 +110,7 @@ def work(inventory: Inventory, texts: Mapping[Variable, str], selection: Selecti
         tuple(request for request in keys if inventory.machines[request.variable.machine].managed),
         {variable: text for variable, text in texts.items() if variable not in left},
         tuple(request.variable for request in keys if not inventory.machines[request.variable.machine].managed),
+        hashes,
     )
 
 
@@ -129,11 +140,16 @@ def _refuse_by_hand(inventory: Inventory, chosen: _Chosen, selection: Selection)
 
 
 def _addresses(
-    inventory: Inventory, texts: Mapping[Variable, str], chosen: _Chosen, selection: Selection
-) -> dict[Variable, str]:
+    inventory: Inventory,
+    texts: Mapping[Variable, str],
+    chosen: _Chosen,
+    selection: Selection,
+    stored_hashes: Hashes,
+) -> tuple[dict[Variable, str], dict[Validation, str]]:
+    """The texts that are to be stored, and the hashes of their inputs."""
     wanted = [pair for pair in chosen if pair[0].kind is Kind.NETWORK]
     if not wanted:
-        return {}
+        return {}, {}
     anew = {
         variable
         for generator, variable in wanted
@@ -141,15 +157,18 @@ def _addresses(
     }
     kept = {variable: text for variable, text in texts.items() if variable not in anew}
     allocations = allocate(inventory, stored_by_instance(kept))
-    values = {}
+    values: dict[Variable, str] = {}
+    hashes: dict[Validation, str] = {}
     for generator, variable in wanted:
         if variable in anew:
             allocation = allocations[generator.instance]
             subnet = allocation.subnets.get(variable.machine)
             text = prefix_text(subnet) if subnet else suffix_text(allocation.suffixes[variable.machine])
-            if not same_value(variable, texts.get(variable), text):
+            is_new = not same_value(variable, texts.get(variable), text)
+            if is_new or is_stale(generator, variable.machine, stored_hashes):
                 values[variable] = text
-    return values
+                hashes |= validations(generator, variable.machine)
+    return values, hashes
 
 
 def _broken_keys(texts: Mapping[Variable, str], chosen: _Chosen, selection: Selection) -> tuple[Problem, ...]:
@@ -193,7 +212,7 @@ def carry_out(
 
     `done` is called for each value that was written.
     """
-    store.write(todo.values)
+    store.write({**todo.values, **todo.hashes})
     for variable, text in todo.values.items():
         done(variable, text)
     owners = {(variable.generator, text.strip()): variable.machine for variable, text in todo.stored.items()}

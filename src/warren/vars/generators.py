@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
-from typing import NamedTuple
+from graphlib import TopologicalSorter
+from hashlib import sha256
+from typing import NamedTuple, TypeAlias
 
 from warren.inventory.model import Instance, Inventory
 from warren.names import InstanceName, MachineName, is_host_name
@@ -64,6 +67,28 @@ class SharedVariable(NamedTuple):
         return f"shared {self.generator}/{self.file}"
 
 
+VALIDATION_FILE = ".validation-hash"
+
+
+class Validation(NamedTuple):
+    """Where it is kept what one machine's values of a generator were made of, as clan does: a hash of its inputs."""
+
+    machine: MachineName
+    generator: str
+
+    @property
+    def file(self) -> str:
+        return VALIDATION_FILE
+
+    @property
+    def path(self) -> str:
+        """Relative to the folder of the inventory."""
+        return f"vars/per-machine/{self.machine}/{self.generator}/{VALIDATION_FILE}"
+
+
+Hashes: TypeAlias = Mapping[Validation, str]
+
+
 class Kind(Enum):
     """What a generator makes: keys on the machines, network values (addresses) from names."""
 
@@ -73,12 +98,19 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """What makes one instance's values of one kind: one public file for each machine of the instance."""
+    """What makes one instance's values of one kind: one public file for each machine of the instance.
+
+    `dependencies`: the generators whose values are there before it makes its own. `inputs`: what of the inventory a
+    machine's values are made of; where that is another than it was, they are stale. A machine without any inputs has
+    values that nothing in the inventory makes stale, and no hash is stored for it.
+    """
 
     name: str
     kind: Kind
     instance: InstanceName
     files: Mapping[MachineName, str]
+    dependencies: tuple[str, ...] = ()
+    inputs: Mapping[MachineName, Mapping[str, str]] = field(default_factory=dict)
 
     def variable(self, machine: MachineName) -> Variable:
         return Variable(machine, self.name, self.files[machine])
@@ -87,21 +119,51 @@ class Generator:
     def variables(self) -> tuple[Variable, ...]:
         return tuple(map(self.variable, self.files))
 
+    def validation_hash(self, machine: MachineName) -> str | None:
+        """Of the machine's inputs, as clan makes it: SHA-256 of what Nix's `toJSON` writes."""
+        inputs = self.inputs.get(machine)
+        if not inputs:
+            return None
+        return sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
 
 def generators(inventory: Inventory) -> dict[str, Generator]:
     """Every generator of the inventory by its name: addresses before keys, instance by instance."""
-    every = [make(each) for each in inventory.instances.values() for make in (_network, _keys)]
-    return {generator.name: generator for generator in every}
+    return in_order(make(each) for each in inventory.instances.values() for make in (_network, _keys))
+
+
+def in_order(every: Iterable[Generator]) -> dict[str, Generator]:
+    """By their names, each after those that it depends on; else as they come."""
+    named = {generator.name: generator for generator in every}
+    order = TopologicalSorter({name: named.keys() & generator.dependencies for name, generator in named.items()})
+    return {name: named[name] for name in order.static_order()}
+
+
+def is_stale(generator: Generator, machine: MachineName, stored: Hashes) -> bool:
+    """Whether the machine's values were made of other inputs. Without a stored hash they are not: existing
+    repositories are used as they are."""
+    before = stored.get(Validation(machine, generator.name))
+    now = generator.validation_hash(machine)
+    return None not in (before, now) and before != now
+
+
+def validations(generator: Generator, machine: MachineName) -> dict[Validation, str]:
+    """What is to be stored beside the machine's values; nothing where they have no inputs."""
+    now = generator.validation_hash(machine)
+    return {} if now is None else {Validation(machine, generator.name): now}
 
 
 def _keys(instance: Instance) -> Generator:
+    """Without inputs: a key is random. (In clan repositories a hash beside it would have clan make it anew.)"""
     files = dict.fromkeys(instance.members, PUBLIC_KEY_FILE)
     return Generator(keys_generator(instance.name), Kind.KEYS, instance.name, files)
 
 
 def _network(instance: Instance) -> Generator:
+    """The inputs are clan's own. The role is none of them: it decides which file there is."""
     files = dict.fromkeys(instance.controllers, PREFIX_FILE) | dict.fromkeys(instance.peers, SUFFIX_FILE)
-    return Generator(network_generator(instance.name), Kind.NETWORK, instance.name, files)
+    inputs = {name: {"hostname": name} for name in files}
+    return Generator(network_generator(instance.name), Kind.NETWORK, instance.name, files, inputs=inputs)
 
 
 _KEYS_START = keys_generator(InstanceName(""))
@@ -147,6 +209,16 @@ def file_bytes(file: str, text: str) -> bytes:
     """What the file holds for a value: keys end their line, as `wg pubkey` writes them; addresses do not, for Nix
     expressions of clan repositories glue `::1` to them."""
     return f"{text}\n".encode() if file in (*KEY_FILES, REVOKED_FILE) else text.encode()
+
+
+def paths_of(written: Iterable[Variable | SharedVariable]) -> list[str]:
+    """What of the disk belongs to these values: their files, and the hashes of what addresses were made of."""
+    paths: dict[str, None] = {}
+    for variable in written:
+        paths[variable.path] = None
+        if isinstance(variable, Variable) and variable.generator.startswith(_NETWORK_START):
+            paths[Validation(variable.machine, variable.generator).path] = None
+    return list(paths)
 
 
 def by_hand(variable: Variable) -> str:

@@ -1,6 +1,7 @@
 """Public values on disk, in the layout of clan repositories: vars/per-machine/<machine>/<generator>/<file>/value.
 
-What else stands there (secrets, `.validation-hash`, symbolic links, values of others) is left alone.
+Beside the values of a generator stands `.validation-hash`: what they were made of (vars.generators.Validation). What
+else stands there (secrets, symbolic links, values of others) is left alone.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import shutil
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from warren.errors import Problem, VarsError
 from warren.names import MachineName, is_host_name
-from warren.vars.generators import SharedVariable, Variable, file_bytes, possible_files
+from warren.vars.generators import Hashes, SharedVariable, Validation, Variable, file_bytes, possible_files
 
 PER_MACHINE = "vars/per-machine"
 STAGING = "vars/.warren-staging"
@@ -28,15 +29,16 @@ SINGLE_SYNCS = 100  # beyond this many files, one sync of everything is quicker
 _NO_LOCKS_HERE = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP)  # NFS locks no folders
 
 
-AVariable = TypeVar("AVariable", Variable, SharedVariable)
+AVariable = TypeVar("AVariable", bound=Variable | SharedVariable | Validation)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is stored, and what could not be read: each with its file."""
+    """What is stored, what it was made of, and what could not be read: each with its file."""
 
     texts: Mapping[Variable, str]
     problems: tuple[Problem, ...] = ()
+    hashes: Hashes = field(default_factory=dict)
 
 
 class Store:
@@ -48,15 +50,21 @@ class Store:
     def read(self) -> Reading:
         """Every value of Warren's generators, those of machines and instances that left included."""
         texts: dict[Variable, str] = {}
+        hashes: dict[Validation, str] = {}
         problems: list[Problem] = []
         for machine in self._machines(problems):
             for generator in self._names(f"{PER_MACHINE}/{machine}", problems):
-                for file in possible_files(generator):
-                    variable = Variable(machine, generator, file)
-                    text = self._text(variable, problems)
-                    if text is not None:
-                        texts[variable] = text
-        return Reading(texts, tuple(problems))
+                found = self._values(machine, generator, problems)
+                texts |= found
+                validation = Validation(machine, generator)
+                if found and (text := self._text(validation, problems)) is not None:
+                    hashes[validation] = text.strip()
+        return Reading(texts, tuple(problems), hashes)
+
+    def _values(self, machine: MachineName, generator: str, problems: list[Problem]) -> dict[Variable, str]:
+        variables = (Variable(machine, generator, file) for file in possible_files(generator))
+        texts = ((variable, self._text(variable, problems)) for variable in variables)
+        return {variable: text for variable, text in texts if text is not None}
 
     def value(self, variable: Variable) -> bytes:
         """One public value of any generator, as its file holds it; VarsError where there is none."""
@@ -164,7 +172,7 @@ class Store:
             problems.append(_problem(folder, error))
             return []
 
-    def _text(self, variable: Variable, problems: list[Problem]) -> str | None:
+    def _text(self, variable: Variable | Validation, problems: list[Problem]) -> str | None:
         try:
             data = _regular_file(f"{self.folder}/{variable.path}")
             return None if data is None else data.decode().removesuffix("\n")
@@ -174,7 +182,7 @@ class Store:
             problems.append(_problem(variable.path, error))
         return None
 
-    def _path(self, variable: Variable | SharedVariable) -> Path:
+    def _path(self, variable: Variable | SharedVariable | Validation) -> Path:
         """Where the value is; a name never leads out of its place."""
         for part in variable:
             if part in ("", ".", "..") or "/" in part or "\0" in part:
@@ -217,7 +225,7 @@ def _lock(descriptor: int, waiting: Callable[[], None]) -> None:
             raise
 
 
-def _refuse_unfit(variable: Variable | SharedVariable, target: Path, inside: Path) -> None:
+def _refuse_unfit(variable: Variable | SharedVariable | Validation, target: Path, inside: Path) -> None:
     """What would make the rename fail, or lead it astray, stops the run before the first one."""
     if not target.parent.resolve().is_relative_to(inside):
         raise VarsError(

@@ -14,7 +14,7 @@ from warren.network.document import Document
 from warren.network.resolve import resolve
 from warren.network.stored import Stored
 from warren.vars.check import Findings, examine, missing_by_hand
-from warren.vars.generators import Variable, stored_by_instance
+from warren.vars.generators import Hashes, Variable, stored_by_instance
 from warren.vars.store import Reading, Store
 from warren.workspace.source import load_inventory, shown_name
 
@@ -38,6 +38,11 @@ class Folder:
         """Every stored value; InventoryError with every file that cannot be read."""
         self._refuse(self._reading.problems)
         return self._reading.texts
+
+    @property
+    def hashes(self) -> Hashes:
+        """What the values were made of, where that is stored."""
+        return self._reading.hashes
 
     @cached_property
     def stored(self) -> Mapping[InstanceName, Stored]:
