@@ -15,13 +15,14 @@ import pytest
 from namespaces import Namespace, drop_root, in_namespace, sh, wait_until
 from warren.errors import KernelError
 from warren.host import rtnetlink
-from warren.host.wireguard import Device, PeerChange, open_device
+from warren.host.wireguard import NO_KEY, Device, PeerChange, open_device
 from warren.host.wireguard_kernel import ALLOWED_IPS_IN_PART
 from warren.names import InterfaceName
 from warren.wireguard import x25519
 from warren.wireguard.device import AllowedIP, ObservedPeer
 from warren.wireguard.endpoint import SocketAddress
-from warren.wireguard.keys import PrivateKey, PublicKey
+from warren.wireguard.keys import PresharedKey, PrivateKey, PublicKey
+from warren.wireguard.preshared import NO_PRESHARED_KEY, fingerprint
 
 pytestmark = pytest.mark.root
 
@@ -113,13 +114,37 @@ def test_peers_come_back_as_they_were_set(new_device: NewDevice) -> None:
     in_namespace(check)
 
 
-def test_a_preshared_key_is_noticed(new_device: NewDevice) -> None:
+def test_a_preshared_key_of_somebody_else_is_noticed_and_not_shown(new_device: NewDevice) -> None:
     def check() -> None:
         device = new_device(VPN)
         device.set_peers([PeerChange(A, True), PeerChange(B, True)])
-        sh(f"umask 077; wg genpsk > /run/psk; wg set vpn peer {A.text} preshared-key /run/psk")
+        text = sh(f"umask 077; wg genpsk | tee /run/psk; wg set vpn peer {A.text} preshared-key /run/psk").strip()
+        raw = PresharedKey.parse(text).reveal()
         peers = device.read().peers
-        assert (peers[A].has_preshared_key, peers[B].has_preshared_key) == (True, False)
+        assert (peers[A].preshared, peers[B].preshared) == (fingerprint(raw), NO_PRESHARED_KEY)
+        assert not any(form in repr(peers) for form in (text[:20], raw.hex()[:20], repr(raw)[2:20]))
+
+    in_namespace(check)
+
+
+def test_a_preshared_key_is_set_exchanged_and_taken_away(new_device: NewDevice) -> None:
+    def check() -> None:
+        device = new_device(VPN)
+        first, second = PresharedKey(bytes([1] * 32)), PresharedKey(bytes(range(32)))
+        device.set_peers([PeerChange(A, True, preshared_key=first), PeerChange(B, True), PeerChange(C, True)])
+
+        def told() -> dict[str, str]:
+            lines = sh("wg show vpn preshared-keys").splitlines()
+            return {line.split()[0]: line.split()[1] for line in lines}
+
+        assert told() == {A.text: first.reveal_text(), B.text: "(none)", C.text: "(none)"}
+        device.set_peers([PeerChange(A, preshared_key=second), PeerChange(B, preshared_key=first)])
+        device.set_peers([PeerChange(A, keepalive_s=25)])  # what is left out stays
+        assert told() == {A.text: second.reveal_text(), B.text: first.reveal_text(), C.text: "(none)"}
+        names = {key: peer.preshared for key, peer in device.read().peers.items()}
+        assert names == {A: fingerprint(second.reveal()), B: fingerprint(first.reveal()), C: NO_PRESHARED_KEY}
+        device.set_peers([PeerChange(A, preshared_key=NO_KEY)])
+        assert told() == {A.text: "(none)", B.text: first.reveal_text(), C.text: "(none)"}
 
     in_namespace(check)
 

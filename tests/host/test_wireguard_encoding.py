@@ -19,7 +19,8 @@ from warren.host.wireguard_device import PeerChange
 from warren.host.wireguard_kernel import ALLOWED_IPS_IN_PART, MESSAGE_BYTES, UNREADABLE, parse_device, peers_attributes
 from warren.wireguard.device import AllowedIP, ObservedPeer
 from warren.wireguard.endpoint import SocketAddress
-from warren.wireguard.keys import PublicKey
+from warren.wireguard.keys import PresharedKey, PublicKey
+from warren.wireguard.preshared import fingerprint
 
 REMOVE_ME, REPLACE_ALLOWED_IPS, UPDATE_ONLY = 1, 2, 4  # linux/wireguard.h
 HEADER = GENERIC_HEADER.pack(0, 1, 0)
@@ -44,6 +45,7 @@ changes = st.builds(
     st.none() | endpoints,
     st.none() | st.integers(0, 65535),
     st.none() | st.frozensets(allowed_ips, max_size=4),
+    st.none() | st.binary(min_size=32, max_size=32).map(PresharedKey),
 )
 
 
@@ -146,7 +148,7 @@ def _observed(change: PeerChange) -> ObservedPeer:
         change.allowed_ips or frozenset(),
         change.endpoint,
         change.keepalive_s or 0,
-        has_preshared_key=True,
+        preshared=fingerprint(bytes([1] * 32)),
         handshake_unix_s=1700000000.25,
         received_bytes=1 << 40,
         sent_bytes=7,
@@ -163,7 +165,13 @@ def _pyroute2_change(change: PeerChange) -> list[Any]:
         change = replace(change, allowed_ips=change.gained_ips)
     elif change.allowed_ips is not None:
         flags |= REPLACE_ALLOWED_IPS
-    return [["WGPEER_A_PUBLIC_KEY", change.public_key.text], ["WGPEER_A_FLAGS", flags], *_pyroute2_state(change)]
+    key = change.preshared_key
+    return [
+        ["WGPEER_A_PUBLIC_KEY", change.public_key.text],
+        ["WGPEER_A_FLAGS", flags],
+        *([] if key is None else [["WGPEER_A_PRESHARED_KEY", key.reveal_text()]]),
+        *_pyroute2_state(change),
+    ]
 
 
 def _pyroute2_observed(change: PeerChange) -> list[Any]:

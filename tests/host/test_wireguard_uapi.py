@@ -25,10 +25,12 @@ from warren.wireguard import x25519
 from warren.wireguard.device import AllowedIP, ObservedDevice, ObservedPeer
 from warren.wireguard.endpoint import SocketAddress
 from warren.wireguard.keys import PrivateKey, PublicKey
+from warren.wireguard.preshared import fingerprint
 
 VPN = InterfaceName("vpn")
 SOCKET = Path("/run/wireguard/vpn.sock")
 PRIVATE = "e84b5a6d2717c1003a13b431570353dbaca9146cf150c5f8575680feba52027a"
+PRESHARED = "188515093e952f5f22e865cef3012e72f8b5f0b598ac0309d5dacce3b70fcf52"
 # The answer in https://www.wireguard.com/xplatform/, whose keys these are.
 FIRST, SECOND, THIRD = (
     PublicKey.fromhex("b85996fecc9c7f1fc6d2572a76eda11d59bcd20be8e543b15ce4bd85a8e75a33"),
@@ -39,7 +41,7 @@ SPECIFIED = f"""private_key={PRIVATE}
 listen_port=12912
 fwmark=0
 public_key={FIRST.hex()}
-preshared_key=188515093e952f5f22e865cef3012e72f8b5f0b598ac0309d5dacce3b70fcf52
+preshared_key={PRESHARED}
 allowed_ip=192.168.4.4/32
 endpoint=[abcd:23::33%2]:51820
 persistent_keepalive_interval=111
@@ -76,7 +78,7 @@ def test_the_answer_of_the_specification() -> None:
                 networks("192.168.4.4/32"),
                 SocketAddress(ip_address("abcd:23::33%2"), 51820),
                 keepalive_s=111,
-                has_preshared_key=True,
+                preshared=fingerprint(bytes.fromhex(PRESHARED)),
             ),
             SECOND: ObservedPeer(
                 SECOND,

@@ -123,6 +123,8 @@ def _with_peers(device: ObservedDevice, step: SetPeers, where: dict[str, SocketA
             peer = peer._replace(allowed_ips=said if change.gained_ips is None else peer.allowed_ips | said)
         if change.endpoint is not None:
             peer = peer._replace(endpoint=where[str(change.endpoint)])
+        if change.preshared is not None:
+            peer = peer._replace(preshared=change.preshared)
         if change.keepalive_s is not None:
             peer = peer._replace(keepalive_s=change.keepalive_s)
         peers[change.public_key] = peer

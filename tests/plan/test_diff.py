@@ -20,6 +20,7 @@ from warren.plan.plan import plan
 from warren.plan.steps import AwaitHandshake, LoadTable, SetLinkUp, SetPeers
 from warren.wireguard.device import HANDSHAKE_INITIATION_BYTES, AllowedIP, ObservedDevice, ObservedPeer
 from warren.wireguard.endpoint import Endpoint, SocketAddress
+from warren.wireguard.preshared import fingerprint
 
 NOW_S = 1_000_000.0
 
@@ -62,7 +63,7 @@ def drifted(draw: st.DrawFn, seen: Observed) -> Observed:
                 "keepalive": peers[key]._replace(keepalive_s=7),
                 "allowed_ips": peers[key]._replace(allowed_ips=frozenset({AllowedIP(bytes(16), 128)})),
                 "endpoint": peers[key]._replace(endpoint=None),
-                "preshared": peers[key]._replace(has_preshared_key=True),
+                "preshared": peers[key]._replace(preshared=fingerprint(b"somebody's own")),
             }[what]
     stranger = public_key("stranger")
     if draw(st.booleans()):

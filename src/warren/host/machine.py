@@ -22,7 +22,8 @@ from warren.plan.desired import Observed, ObservedLink
 from warren.plan.diff import Resolved
 from warren.plan.steps import Step
 from warren.wireguard.endpoint import Endpoint, IPAddress, SocketAddress
-from warren.wireguard.keys import PublicKey
+from warren.wireguard.keys import PresharedKey, PublicKey
+from warren.wireguard.preshared import Fingerprint
 
 log = logging.getLogger("warren")
 
@@ -162,10 +163,16 @@ def _set_peers(_: Host, step: steps.SetPeers, resolved: Resolved) -> None:
             _first_address(change.endpoint, resolved),
             change.keepalive_s,
             change.gained_ips,
+            _preshared_key(change.preshared),
         )
         for change in step.changes
     ]
     _device(step.interface).set_peers(changes, step.removed)
+
+
+def _preshared_key(name: Fingerprint | None) -> PresharedKey | None:
+    assert not name, "no machine holds preshared keys of its own yet"
+    return None if name is None else wireguard.NO_KEY
 
 
 def _first_address(endpoint: Endpoint | None, resolved: Resolved) -> SocketAddress | None:

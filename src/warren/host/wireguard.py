@@ -6,12 +6,12 @@ import errno
 
 from warren.errors import KernelError
 from warren.host import rtnetlink, wireguard_process
-from warren.host.wireguard_device import Device, PeerChange
+from warren.host.wireguard_device import NO_KEY, Device, PeerChange
 from warren.host.wireguard_kernel import KernelDevice
 from warren.host.wireguard_userspace import UserspaceDevice, connect
 from warren.names import InterfaceName
 
-__all__ = ["Device", "PeerChange", "create", "delete", "listen_ports", "open_device"]
+__all__ = ["NO_KEY", "Device", "PeerChange", "create", "delete", "listen_ports", "open_device"]
 
 _KERNEL_KIND, _USERSPACE_KIND = "wireguard", "tun"
 

@@ -11,8 +11,9 @@ from typing import Protocol
 from warren.names import InterfaceName
 from warren.wireguard.device import AllowedIP, ObservedDevice
 from warren.wireguard.endpoint import SocketAddress
-from warren.wireguard.keys import PrivateKey, PublicKey
+from warren.wireguard.keys import KEY_BYTES, PresharedKey, PrivateKey, PublicKey
 
+NO_KEY = PresharedKey(bytes(KEY_BYTES))  # what WireGuard takes for no preshared key
 KEY_IN_COMMAND = "<(cat private.key)"  # how a person would hand it over without showing it
 
 
@@ -21,7 +22,8 @@ class PeerChange:
     """`plan.steps.PeerChange` with the endpoint's name resolved; what is None stays as it is.
 
     A change of a peer that is not new never creates it: where it vanished meanwhile, nothing happens.
-    `allowed_ips` replaces what the peer had; with `gained_ips`, these are added to it instead.
+    `allowed_ips` replaces what the peer had; with `gained_ips`, these are added to it instead. `preshared_key` (NO_KEY:
+    none) holds from the next handshake on.
     """
 
     public_key: PublicKey
@@ -30,6 +32,7 @@ class PeerChange:
     endpoint: SocketAddress | None = None
     keepalive_s: int | None = None  # 0: off
     gained_ips: frozenset[AllowedIP] | None = None
+    preshared_key: PresharedKey | None = None
 
 
 class Device(Protocol):

@@ -33,6 +33,7 @@ from warren.names import InterfaceName
 from warren.wireguard.device import AllowedIP, ObservedDevice, ObservedPeer
 from warren.wireguard.endpoint import IPAddress, SocketAddress
 from warren.wireguard.keys import KEY_BYTES, PrivateKey, PublicKey
+from warren.wireguard.preshared import NO_PRESHARED_KEY, fingerprint
 
 FAMILY = "wireguard"
 MESSAGE_BYTES = 60_000  # an attribute's length has 16 bits, and all peers of a message are in one
@@ -189,7 +190,7 @@ def _peer(content: bytes) -> ObservedPeer:
             _allowed_ips(found.get(_PEER_ALLOWED_IPS, b"")),
             _endpoint(endpoint) if endpoint else None,
             keepalive_s,
-            preshared_key != _NO_KEY,
+            NO_PRESHARED_KEY if preshared_key == _NO_KEY else fingerprint(preshared_key),
             seconds + nanoseconds / 1e9,
             received_bytes,
             sent_bytes,
@@ -229,6 +230,8 @@ def _change_attributes(change: PeerChange) -> Iterator[bytes]:
     """One peer, in several parts where its AllowedIPs do not fit into one message."""
     flags = 0 if change.is_new else _UPDATE_ONLY
     content = b""
+    if change.preshared_key is not None:
+        content += attribute(_PEER_PRESHARED_KEY, change.preshared_key.reveal())
     if change.endpoint is not None:
         content += attribute(_PEER_ENDPOINT, _endpoint_bytes(change.endpoint))
     if change.keepalive_s is not None:

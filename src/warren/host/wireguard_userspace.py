@@ -26,6 +26,7 @@ from warren.wireguard import x25519
 from warren.wireguard.device import AllowedIP, ObservedDevice, ObservedPeer
 from warren.wireguard.endpoint import SocketAddress
 from warren.wireguard.keys import KEY_BYTES, PrivateKey, PublicKey
+from warren.wireguard.preshared import NO_PRESHARED_KEY, Fingerprint, fingerprint
 
 # The first is the specified one; they differ where /var/run is no link to /run.
 SOCKET_FOLDERS = (Path("/var/run/wireguard"), Path("/run/wireguard"))
@@ -36,8 +37,8 @@ UNREADABLE = (ValueError, LookupError, OSError)  # what `parse_device` raises
 _NO_KEY = "0" * 64
 _PREFIX_LENGTHS = {str(length): length for length in range(129)}
 
-# endpoint, keepalive, has a preshared key, handshake, received, sent: ObservedPeer's fields behind its AllowedIPs
-_State: TypeAlias = tuple[SocketAddress | None, int, bool, float, int, int]
+# endpoint, keepalive, preshared key's fingerprint, handshake, received, sent: of ObservedPeer, behind its AllowedIPs
+_State: TypeAlias = tuple[SocketAddress | None, int, Fingerprint, float, int, int]
 
 # The classes themselves would each time run a Python function, which costs more than all the rest of making one.
 _allowed_ip: Callable[[tuple[bytes, int]], AllowedIP] = partial(tuple.__new__, AllowedIP)
@@ -137,12 +138,16 @@ class _States(dict[str, _State]):
         state = self[lines] = (
             _endpoint(endpoint) if endpoint else None,
             int(fields.get("persistent_keepalive_interval", 0)),
-            fields.get("preshared_key", _NO_KEY) != _NO_KEY,
+            _fingerprint(fields.get("preshared_key", _NO_KEY)),
             int(fields.get("last_handshake_time_sec", 0)) + int(fields.get("last_handshake_time_nsec", 0)) / 1e9,
             int(fields.get("rx_bytes", 0)),
             int(fields.get("tx_bytes", 0)),
         )
         return state
+
+
+def _fingerprint(text: str) -> Fingerprint:
+    return NO_PRESHARED_KEY if text == _NO_KEY else fingerprint(bytes.fromhex(text))
 
 
 def _lines(text: str) -> list[list[str]]:
@@ -179,6 +184,8 @@ def _change_text(change: PeerChange) -> str:
     lines = [f"public_key={change.public_key.hex()}"]
     if not change.is_new:
         lines.append("update_only=true")
+    if change.preshared_key is not None:
+        lines.append(f"preshared_key={change.preshared_key.reveal().hex()}")
     if change.allowed_ips is not None and change.gained_ips is None:
         lines.append("replace_allowed_ips=true")
     lines += [

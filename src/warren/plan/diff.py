@@ -46,6 +46,7 @@ from warren.wireguard.device import (
 )
 from warren.wireguard.endpoint import Endpoint, SocketAddress
 from warren.wireguard.keys import PublicKey
+from warren.wireguard.preshared import NO_PRESHARED_KEY
 
 Resolved = Mapping[Endpoint, tuple[SocketAddress, ...]]
 """What endpoints stand for now; one that is missing was not looked up, an empty one has no address."""
@@ -170,9 +171,13 @@ def _peers(
     """The changes to make at once, and the keepalives that start once the other side had the first word."""
     changes: list[PeerChange] = []
     waiting: list[PeerChange] = []
-    # A peer with somebody's own preshared key is made anew; no packet would pass.
-    renewed = [key for key in desired.peers if key in device.peers and device.peers[key].has_preshared_key]
-    held = {key: peer for key, peer in device.peers.items() if not peer.has_preshared_key}
+    # A session goes on whatever becomes of the preshared key. Where there is none, a new peer calls at once.
+    renewed = [
+        key
+        for key, peer in device.peers.items()
+        if peer.preshared and key in desired.peers and _is_stale(peer, now_unix_s)
+    ]
+    held = {key: peer for key, peer in device.peers.items() if key not in renewed}
     for key, peer in desired.peers.items():
         if key in held:
             if change := _change(held[key], peer, now_unix_s, resolved):
@@ -205,9 +210,10 @@ def _change(held: ObservedPeer, peer: Peer, now_unix_s: float, resolved: Resolve
     allowed_ips = None if held.allowed_ips == peer.allowed_ips else peer.allowed_ips
     keepalive_s = None if held.keepalive_s == peer.keepalive_s else peer.keepalive_s
     endpoint = peer.endpoint if _needs_endpoint(held, peer, now_unix_s, resolved) else None
-    if allowed_ips is None and keepalive_s is None and endpoint is None:
+    preshared = NO_PRESHARED_KEY if held.preshared else None
+    if allowed_ips is None and keepalive_s is None and endpoint is None and preshared is None:
         return None
-    return PeerChange(peer.public_key, False, allowed_ips, endpoint, keepalive_s)
+    return PeerChange(peer.public_key, False, allowed_ips, endpoint, keepalive_s, preshared=preshared)
 
 
 def others_first(observed: Observed, desired: Desired, resolved: Resolved) -> Resolved:

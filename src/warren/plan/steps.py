@@ -12,6 +12,7 @@ from warren.plan.other_firewalls import AskFirewall as AskFirewall
 from warren.wireguard.device import AllowedIP
 from warren.wireguard.endpoint import Endpoint
 from warren.wireguard.keys import PublicKey
+from warren.wireguard.preshared import Fingerprint
 
 ROUTE_PROTOCOL = 87  # ours: W. Over 4 the kernel only hands them on; in rt_protos(5) nobody else has this one
 ROUTE_METRIC = 4096  # a machine that is in such a network itself has a better one of its own (256 and 1024)
@@ -100,7 +101,8 @@ class PeerChange:
 
     `gained_ips`: the peer has the others already, so these alone are said to the device. By that whoever holds them now
     loses them in the same moment, and nothing else is touched. Where it is None, `allowed_ips` is said whole, and for
-    the blink of an eye the peer has none.
+    the blink of an eye the peer has none. `preshared`: of the key that holds from the next handshake on; the host layer
+    has the key itself.
     """
 
     public_key: PublicKey
@@ -109,6 +111,7 @@ class PeerChange:
     endpoint: Endpoint | None = None
     keepalive_s: int | None = None  # 0: off
     gained_ips: frozenset[AllowedIP] | None = None
+    preshared: Fingerprint | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from warren.wireguard.keys import PublicKey
 Names = Mapping[PublicKey, MachineName]
 
 _HERE_END = "END"
+NOTHING_FILE = "/dev/null"  # in which wg finds that there is no preshared key
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,8 @@ def _peer_commands(step: steps.SetPeers, keys: _Keys) -> Iterator[str]:
 
 def _peer_settings(change: steps.PeerChange) -> str:
     words = ""
+    if change.preshared is not None:
+        words += f" preshared-key {change.preshared or NOTHING_FILE}"
     if change.endpoint is not None:
         words += f" endpoint {quote(str(change.endpoint))}"
     if change.keepalive_s is not None:

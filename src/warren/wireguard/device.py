@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from warren.wireguard.endpoint import Endpoint, SocketAddress
 from warren.wireguard.keys import PublicKey
+from warren.wireguard.preshared import NO_PRESHARED_KEY, Fingerprint
 
 REKEY_AFTER_TIME_S = 120  # WireGuard whitepaper, section 6.1
 REJECT_AFTER_TIME_S = 180
@@ -80,7 +81,7 @@ class ObservedPeer(NamedTuple):
     allowed_ips: frozenset[AllowedIP]
     endpoint: SocketAddress | None = None
     keepalive_s: int = 0
-    has_preshared_key: bool = False
+    preshared: Fingerprint = NO_PRESHARED_KEY  # of its preshared key, which is not kept
     handshake_unix_s: float = 0.0  # time of the last handshake; 0: never
     received_bytes: int = 0
     sent_bytes: int = 0

@@ -1,4 +1,4 @@
-"""The public key of a private key: Curve25519 (RFC 7748, section 5), multiplication of its base point.
+"""Curve25519 (RFC 7748): the public key of a private one, and the secret that two machines share.
 
 Not constant-time: the steps do not depend on the key's bits, but Python's big integers take longer for larger numbers.
 To use that one would have to time single calls of a root process on this same machine; nothing that a network can see
@@ -17,6 +17,18 @@ _BASE_POINT = 9
 def public_key(private_key: PrivateKey) -> PublicKey:
     """What others know this key by."""
     return PublicKey(scalar_multiplication(private_key.reveal(), _BASE_POINT))
+
+
+def shared_secret(private_key: PrivateKey, other: PublicKey) -> bytes:
+    """What both ends make of the own private and the other's public key (RFC 7748, section 6.1).
+
+    ValueError where it would be zero, whatever the private key: such a public key is nobody's.
+    """
+    point = int.from_bytes(other, "little") & (1 << 255) - 1  # section 5: the last bit does not count
+    secret = scalar_multiplication(private_key.reveal(), point)
+    if not any(secret):
+        raise ValueError("this public key shares a secret with everybody")
+    return secret
 
 
 def scalar_multiplication(clamped: bytes, point: int) -> bytes:
