@@ -156,7 +156,7 @@ def test_a_machine_that_joins_and_leaves(ten: Fleet) -> None:
     said = ten.warren("machines", "remove", "newcomer")
     assert "newcomer: its keys are removed; its addresses stay taken" in said.err
     assert "out of date: laptop1, laptop2" in said.err
-    left = ten.sh(OPERATOR, "find vars/per-machine/newcomer -type f")
+    left = ten.sh(OPERATOR, "find vars/per-machine/newcomer -name value")
     assert left == "vars/per-machine/newcomer/wireguard-network-vpn/suffix/value\n"
 
     ten.kill("server2")

@@ -135,6 +135,38 @@ def test_list_shortens_keys_for_people_and_not_for_programs(warren: Warren) -> N
     assert warren("vars", "list", "laptop3").code == 2
 
 
+def test_only_the_named_generators_and_machines_are_listed(warren: Warren) -> None:
+    warren("vars", "generate")
+    warren("vars", "set", "laptop1", f"{KEYS}/publickey", public_key("laptop1").text)
+
+    def listed(*words: str) -> list[str]:
+        found = json.loads(warren("vars", "list", "--json", *words).out)["values"]
+        return [f"{each['machine']} {each['file']}" for each in found]
+
+    assert listed("--service", KEYS) == ["laptop1 publickey"]
+    assert listed("--generator", NETWORK, "--machine", "laptop1", "--machine", "server1") == [
+        "laptop1 suffix",
+        "server1 prefix",
+    ]
+    assert listed("server1", "--machine", "laptop1", "--service", NETWORK) == ["laptop1 suffix", "server1 prefix"]
+    assert listed("--service", KEYS, "--machine", "laptop2") == []
+    assert warren("vars", "list", "--service", "wireguard-key-vpn").code == 2
+    assert warren("vars", "list", "--machine", "laptop3").code == 2
+
+
+def test_programs_get_what_was_made_and_one_value(warren: Warren) -> None:
+    said = warren("vars", "generate", "--json", "--machine", "laptop1")
+    assert said.code == 4
+    suffix = {"machine": "laptop1", "generator": NETWORK, "file": "suffix"}
+    tree = json.loads(said.out)
+    assert tree["written"] == [{**suffix, "value": "bcd6:8f7f:3d6c:0097"}]
+    assert [(each["file"], each["problem"].partition(" from here")[0]) for each in tree["failed"]] == [
+        ("publickey", "no way to it")
+    ]
+    assert tree["by_hand"] == []
+    assert json.loads(warren("vars", "get", "laptop1", f"{NETWORK}/suffix", "--json").out) == tree["written"][0]
+
+
 @pytest.mark.parametrize(
     ("machine", "what", "text", "code", "message"),
     [
@@ -186,7 +218,8 @@ def test_check_is_silent_when_all_is_well(warren: Warren) -> None:
     for machine in ("server1", "laptop1", "laptop2"):
         warren("vars", "set", machine, f"{KEYS}/publickey", public_key(machine).text)
     assert warren("vars", "check") == (0, "", "")
-    assert json.loads(warren("vars", "check", "--json").out) == {"errors": [], "leftovers": []}
+    states = ("errors", "missing", "stale", "not_deployed", "different", "failed", "leftovers")
+    assert json.loads(warren("vars", "check", "--json").out) == {state: [] for state in states}
 
 
 def test_check_tells_errors_from_leftovers(warren: Warren) -> None:

@@ -14,6 +14,8 @@ Only `receive` has both, code 4 and an answer, when an instance has an error.
         {"public_keys": {I: base64}}    keys that are there stay, unless they are to be replaced; --stage: the next
                                         ones, which wait beside them; with --machine, the machine notes that name as
                                         its own, and refuses another one later
+    keys INSTANCE… [--machine NAME]
+        {"public_keys": {I: [base64]}}  of keys that are there: the one that counts, the next one; none is made
     receive [--machine NAME]
         stdin: {"documents": {I: {"document": text, "signature": text}}, "confirm_within_s": 60, "dry_run": false}
         {"instances": {I: {"steps": [command], "error": null or text, "notes": [text]}}, "token": T or null,
@@ -136,6 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     how = each.add_mutually_exclusive_group()
     how.add_argument("--replace", action="store_true", help="make new ones where there are some")
     how.add_argument("--stage", action="store_true", help="make the next ones, and go on with those that there are")
+    each = _add(machine, "keys", _keys, "Print the public halves of the keys that this machine has.", named)
+    each.add_argument("instances", nargs="+", metavar="INSTANCE")
     _add(machine, "receive", _receive, "Follow the signed documents on stdin, on trial.", named)
     each = _add(machine, "confirm", _confirm, "What was received is good.")
     each.add_argument("token", metavar="TOKEN")
@@ -283,6 +287,16 @@ def _keygen(given: argparse.Namespace) -> int:
     return _answer({"public_keys": {name: make(name, host.state).text for name in _instances(given)}})
 
 
+def _keys(given: argparse.Namespace) -> int:
+    from warren.host import keys
+
+    host = _host()
+    _refuse_other_name(host, given.name)
+    return _answer(
+        {"public_keys": {name: [key.text for key in keys.own_keys(name, host.state)] for name in _instances(given)}}
+    )
+
+
 def _receive(given: argparse.Namespace) -> int:
     import signal
 
@@ -360,12 +374,16 @@ def _note_name(host: Host, given: str | None) -> None:
     from warren.agent.machine import who_am_i
     from warren.host import state
 
-    if given is None:
-        return
-    noted, name = host.machine_name(), who_am_i(host, given)
-    if noted is None:
-        state.write_machine_name(name, host.state)
-    elif noted != name:
+    _refuse_other_name(host, given)
+    if given is not None and host.machine_name() is None:
+        state.write_machine_name(who_am_i(host, given), host.state)
+
+
+def _refuse_other_name(host: Host, given: str | None) -> None:
+    from warren.agent.machine import who_am_i
+
+    noted = host.machine_name()
+    if None not in (given, noted) and noted != (name := who_am_i(host, given)):
         raise UsageError(
             f'this machine is "{noted}", not "{name}"',
             where=str(host.state),

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +15,16 @@ import click
 
 from warren.cli import EXIT_MACHINE_FAILED
 from warren.cli.rotate import rotate
-from warren.errors import LabError, MachineError, Problem, UsageError
+from warren.cli.vars_check import check
+from warren.cli.vars_options import json_option, machines_option, services_option
+from warren.errors import LabError, MachineError, UsageError
 from warren.fleet.staging import follows_of, over_ssh
 from warren.inventory.wording import Nearest, quoted
 from warren.names import HOST_NAME_RULE, InstanceName, MachineName, is_host_name
 from warren.network.stored import NEXT_KEY_FILE
 from warren.render.columns import columns
-from warren.vars.check import Findings, accepted
-from warren.vars.generate import Selection, carry_out, work
+from warren.vars.check import Scope, accepted
+from warren.vars.generate import Failure, Selection, carry_out, work
 from warren.vars.generators import Variable, by_hand, generators, is_stale, paths_of, same_value, shortened, validations
 from warren.vars.reach import Reach
 from warren.wireguard.keys import PublicKey
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from warren.lab.lab import Lab
     from warren.lab.place import Place
 
-json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 commit_option = click.option(
     "--commit/--no-commit", "commits", default=True, help="Commit what was written, if this is a git repository."
 )
@@ -49,13 +50,13 @@ def vars_group() -> None:
 
 
 @vars_group.command()
-@click.option("--service", "--generator", "services", multiple=True, metavar="NAME",
-              help="Only this generator, such as wireguard-keys-vpn (repeatable).")  # fmt: skip
-@click.option("--machine", "machines", multiple=True, metavar="MACHINE", help="Only this machine (repeatable).")
+@services_option
+@machines_option
 @click.option("--regenerate", is_flag=True, help="Make what is there anew; see above.")
 @click.option("--at-once", is_flag=True, help="Replace keys that are in use instead of rotating them; see above.")
 @click.option("--here", metavar="MACHINE", help="Which machine of the inventory this computer is; else by its name.")
 @click.option("--lab", metavar="NAME", help="Reach the machines of this running lab.")
+@json_option
 @commit_option
 @click.pass_obj
 def generate(
@@ -66,6 +67,7 @@ def generate(
     at_once: bool,
     here: str | None,
     lab: str | None,
+    as_json: bool,
     commits: bool,
 ) -> int:
     """Make what is missing; one git commit of it.
@@ -84,15 +86,17 @@ def generate(
     folder = _folder(given)
     follows = frozenset() if at_once else follows_of(folder)
     selection = Selection(frozenset(services), frozenset(machines), regenerate, follows)
-    return generate_selected(folder, selection, _reaches(folder, here, lab), commits)
+    return generate_selected(folder, selection, _reaches(folder, here, lab), commits, as_json=as_json)
 
 
-def generate_selected(folder: Folder, selection: Selection, reaches: list[Reach], commits: bool) -> int:
+def generate_selected(
+    folder: Folder, selection: Selection, reaches: list[Reach], commits: bool, *, as_json: bool = False
+) -> int:
     """Carry out the run, and say what came of it; the exit code."""
-    written: list[Variable] = []
+    written: dict[Variable, str] = {}
 
     def done(variable: Variable, text: str) -> None:
-        written.append(variable)
+        written[variable] = text
         click.echo(f"{variable} {shortened(variable, text)}", err=True)
 
     with folder.store.lock(_waiting):
@@ -102,7 +106,7 @@ def generate_selected(folder: Folder, selection: Selection, reaches: list[Reach]
             failures = carry_out(found, folder.store, reaches, done)
         finally:  # after an interruption or on a full disk too: what is stored is committed
             if commits:
-                _commit(folder, "generate", written)
+                commit_written(folder, "generate", list(written))
     for failure in failures:
         click.echo(f"{failure.variable.machine}: {failure.message}", err=True)
     for variable in found.by_hand:
@@ -111,25 +115,40 @@ def generate_selected(folder: Folder, selection: Selection, reaches: list[Reach]
         click.echo("next: warren machines update brings the new keys into use", err=True)
     if not written and not failures and not found.by_hand:
         click.echo("nothing is missing", err=True)
+    if as_json:
+        click.echo(json.dumps(_made_tree(written, failures, found.by_hand), indent=2))
     return EXIT_MACHINE_FAILED if failures else 0
 
 
+def _made_tree(
+    written: Mapping[Variable, str], failures: Iterable[Failure], left: Iterable[Variable]
+) -> dict[str, object]:
+    return {
+        "written": [variable._asdict() | {"value": text} for variable, text in written.items()],
+        "failed": [failure.variable._asdict() | {"problem": failure.message} for failure in failures],
+        "by_hand": [variable._asdict() | {"mend": by_hand(variable)} for variable in left],
+    }
+
+
 vars_group.add_command(rotate)
+vars_group.add_command(check)
 
 
 @vars_group.command("list")
-@click.argument("machines", nargs=-1, metavar="[MACHINE]...")
+@click.argument("names", nargs=-1, metavar="[MACHINE]...")
+@services_option
+@machines_option
 @json_option
 @click.pass_obj
-def list_values(given: str | None, machines: tuple[str, ...], as_json: bool) -> None:
+def list_values(
+    given: str | None, names: tuple[str, ...], services: tuple[str, ...], machines: tuple[str, ...], as_json: bool
+) -> None:
     """What is stored, of all machines or of these."""
     folder = _folder(given)
-    stored = {variable.machine for variable in folder.texts}
-    for name in machines:
-        if name not in stored and name not in folder.inventory.machines:
-            known = sorted(stored | folder.inventory.machines.keys())
-            raise UsageError(f"there is no machine {quoted(name)}", mend=Nearest().hint(name, known, "Machines"))
-    chosen = {each: text for each, text in sorted(folder.texts.items()) if not machines or each.machine in machines}
+    scope = Scope(frozenset(services), frozenset((*names, *machines)))
+    if scope.has_strangers(folder.texts):
+        scope.refuse_unknown(folder.inventory, folder.texts)
+    chosen = {variable: text for variable, text in sorted(folder.texts.items()) if scope.has(variable)}
     if as_json:
         values = [variable._asdict() | {"value": text} for variable, text in chosen.items()]
         click.echo(json.dumps({"values": values}, indent=2))
@@ -143,10 +162,15 @@ def list_values(given: str | None, machines: tuple[str, ...], as_json: bool) -> 
 @vars_group.command()
 @click.argument("machine")
 @click.argument("value", metavar="GENERATOR/FILE")
+@json_option
 @click.pass_obj
-def get(given: str | None, machine: str, value: str) -> None:
+def get(given: str | None, machine: str, value: str, as_json: bool) -> None:
     """Print one public value, exactly as it is stored."""
-    data = _folder(given).store.value(_variable(machine, value))
+    variable = _variable(machine, value)
+    data = _folder(given).store.value(variable)
+    if as_json:
+        click.echo(json.dumps(variable._asdict() | {"value": data.decode(errors="replace").removesuffix("\n")}))
+        return
     sys.stdout.buffer.write(data)
     if sys.stdout.isatty() and not data.endswith(b"\n"):
         click.echo()
@@ -178,32 +202,14 @@ def set_value(given: str | None, machine: str, value: str, text: str | None, com
         folder.store.write({variable: stored, **validations(generator, variable.machine)})
         click.echo(f"{variable} {shortened(variable, stored)}", err=True)
         if commits:
-            _commit(folder, "set", [variable])
-
-
-@vars_group.command()
-@json_option
-@click.pass_obj
-def check(given: str | None, as_json: bool) -> int:
-    """Say what is missing, stale, broken, taken or left over.
-
-    Silent when all is well. Stale is what was made for something else than the inventory says now: another role,
-    another name. Values of machines and instances that left the inventory are left over. They are no error: they keep
-    the addresses of those who may come back from being given to others.
-    """
-    folder = _folder(given)
-    findings = folder.findings
-    if as_json:
-        click.echo(json.dumps(_findings_tree(folder, findings), indent=2))
-    else:
-        click.echo(_findings_text(findings), nl=False, err=True)
-    return 1 if findings.problems or findings.missing or findings.stale else 0
+            commit_written(folder, "set", [variable])
 
 
 @vars_group.command()
 @click.argument("instance")
 @click.option("--regenerate", is_flag=True, help="Make a new key in place of the one that is there.")
-def keygen(instance: str, regenerate: bool) -> None:
+@json_option
+def keygen(instance: str, regenerate: bool, as_json: bool) -> None:
     """Print this machine's public key for INSTANCE.
 
     Run as root on the machine itself. Its private key is made if it has none, and stays there:
@@ -213,7 +219,8 @@ def keygen(instance: str, regenerate: bool) -> None:
         raise UsageError(f"{quoted(instance)} is no instance's name", mend=HOST_NAME_RULE)
     if os.geteuid() != 0:
         raise UsageError("this needs root: private keys are root's own", mend=f"sudo warren vars keygen {instance}")
-    click.echo(_make_key(InstanceName(instance), regenerate).text)
+    key = _make_key(InstanceName(instance), regenerate).text
+    click.echo(json.dumps({"public_keys": {instance: key}}) if as_json else key)
 
 
 def _folder(given: str | None) -> Folder:
@@ -233,7 +240,8 @@ def _waiting() -> None:
     click.echo("another warren is at work in this folder; waiting for it", err=True)
 
 
-def _commit(folder: Folder, verb: str, written: Sequence[Variable]) -> None:
+def commit_written(folder: Folder, verb: str, written: Sequence[Variable]) -> None:
+    """One git commit of these values, and what came of it on stderr."""
     if not written:
         return
     message = message_for(verb, [(variable.generator, variable.machine) for variable in written])
@@ -242,32 +250,6 @@ def _commit(folder: Folder, verb: str, written: Sequence[Variable]) -> None:
         click.echo(f"git commit {done.id}: {message}", err=True)
     if done.note:
         click.echo(done.note, err=True)
-
-
-def _findings_text(findings: Findings) -> str:
-    blocks = [str(problem) for problem in findings.problems]
-    if findings.missing:
-        missing = "\n".join(f"missing: {variable}" for variable in findings.missing)
-        blocks.append(f"{missing}\nmend: warren vars generate")
-    blocks += [f"stale: {each.variable}: {each.reason}\nmend: {each.mend}" for each in findings.stale]
-    if findings.leftovers:
-        blocks.append("\n".join(f"left over: {variable}" for variable in findings.leftovers))
-    return "\n\n".join(blocks) + "\n" if blocks else ""
-
-
-def _findings_tree(folder: Folder, findings: Findings) -> dict[str, object]:
-    missing = [
-        Problem(folder.shown(variable), 0, 0, "missing", f"warren vars generate --machine {variable.machine}")
-        for variable in findings.missing
-    ]
-    stale = [Problem(folder.shown(each.variable), 0, 0, f"stale: {each.reason}", each.mend) for each in findings.stale]
-    return {
-        "errors": [
-            {"file": each.file, "line": each.line, "column": each.column, "message": each.message, "mend": each.mend}
-            for each in (*findings.problems, *missing, *stale)
-        ],
-        "leftovers": [variable._asdict() for variable in findings.leftovers],
-    }
 
 
 def _reaches(folder: Folder, here: str | None, lab: str | None) -> list[Reach]:

@@ -66,6 +66,16 @@ async def keygen(
         raise _strange(target, error) from None
 
 
+async def held_keys(target: Target, instances: Iterable[InstanceName]) -> dict[InstanceName, list[PublicKey]]:
+    """The public halves of the keys that the machine has: the one that counts first, then the next one; or none."""
+    words = ["keys", *instances, "--machine", target.machine]
+    answer = await _ask(target, words, timeout_s=_KEYGEN_S, is_public=True)
+    try:
+        return {InstanceName(name): [*map(PublicKey.parse, keys)] for name, keys in answer["public_keys"].items()}
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise _strange(target, error) from None
+
+
 async def receive(target: Target, documents: Mapping[InstanceName, SignedDocument], dry_run: bool) -> Verdict:
     """Bring the machine documents; they hold for good once `confirm` was called with the token."""
     request = {

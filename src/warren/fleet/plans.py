@@ -13,12 +13,15 @@ from hashlib import sha256
 from typing import Any, TypeAlias
 
 from warren.names import InstanceName, MachineName
-from warren.network.document import Document, Entry, encode, keys_of, keys_text
+from warren.network.addresses import prefix_text, suffix_text
+from warren.network.document import ControllerEntry, Document, Entry, encode, keys_of, keys_text
+from warren.network.stored import PREFIX_FILE, PUBLIC_KEY_FILE, SUFFIX_FILE
 from warren.plan.plan import host_lines, plan
 from warren.render.desired import desired_tree
 
 Digest: TypeAlias = str  # SHA-256, hexadecimal
 Digests: TypeAlias = Mapping[tuple[MachineName, InstanceName], Digest]
+OwnValues: TypeAlias = Mapping[str, str]  # of one machine, by the files that they have in the vars
 
 
 def content_digest(document: Document) -> Digest:
@@ -35,6 +38,17 @@ def plan_digests(document: Document) -> dict[MachineName, Digest]:
         hosts = sha256("\n".join([hosts, *expiries]).encode()).hexdigest()
     alike = _with_keys_alike(document)
     return {name: _digest(document, alike, name, hosts) for name in (*document.controllers, *document.peers)}
+
+
+def own_values(document: Document, machine: MachineName) -> dict[str, str]:
+    """What of the machine itself the document has from the vars."""
+    entry = document.entry(machine)
+    assert entry is not None
+    if isinstance(entry, ControllerEntry):
+        values = {PREFIX_FILE: prefix_text(entry.subnet)}
+    else:
+        values = {SUFFIX_FILE: suffix_text(entry.suffix)}
+    return values | ({PUBLIC_KEY_FILE: entry.public_key.text} if entry.public_key else {})
 
 
 def _with_keys_alike(document: Document) -> Document:

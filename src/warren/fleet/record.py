@@ -4,6 +4,7 @@ vars/shared/wireguard-document-<instance>/serial      grows with each new conten
 vars/shared/wireguard-document-<instance>/digest      of that content
 vars/shared/warren-operators/allowed_signers          whose signatures machines accept
 vars/per-machine/<machine>/wireguard-document-<instance>/plan     the part of it that the machine confirmed
+vars/per-machine/<machine>/wireguard-document-<instance>/values   its own values in it, a line for each: file, text
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from warren.errors import VarsError
-from warren.fleet.plans import Digest, Digests, content_digest
+from warren.fleet.plans import Digest, Digests, OwnValues, content_digest
 from warren.names import InstanceName, MachineName, is_host_name
 from warren.network.document import Document
 from warren.vars.generators import SharedVariable, Variable
 from warren.vars.store import PER_MACHINE, Store
 
 PLAN_FILE = "plan"
+VALUES_FILE = "values"
 SERIAL_FILE = "serial"
 DIGEST_FILE = "digest"
 
@@ -42,17 +44,28 @@ class Record:
 
     def acknowledged(self) -> dict[tuple[MachineName, InstanceName], Digest]:
         """What each machine confirmed last; of machines that left the inventory too."""
-        found = {}
-        for path in (self.store.folder / PER_MACHINE).glob(f"*/{_START}*/{PLAN_FILE}/value"):
-            machine, generator = path.parts[-4], path.parts[-3]
-            instance = generator.removeprefix(_START)
-            if is_host_name(machine) and is_host_name(instance):
-                found[MachineName(machine), InstanceName(instance)] = _text(path)
-        return found
+        return self._noted(PLAN_FILE)
 
-    def acknowledge(self, machine: MachineName, plans: Mapping[InstanceName, Digest]) -> list[Variable]:
+    def confirmed_values(self) -> dict[tuple[MachineName, InstanceName], OwnValues]:
+        """The own values in the document that each machine confirmed last, if they were noted."""
+        return {
+            pair: dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+            for pair, text in self._noted(VALUES_FILE).items()
+        }
+
+    def acknowledge(
+        self,
+        machine: MachineName,
+        plans: Mapping[InstanceName, Digest],
+        values: Mapping[InstanceName, OwnValues] | None = None,
+    ) -> list[Variable]:
         """Note what a machine confirmed; returns what was written."""
         texts = {plan_variable(machine, instance): digest for instance, digest in plans.items()}
+        for instance, own in (values or {}).items():
+            variable = plan_variable(machine, instance)._replace(file=VALUES_FILE)
+            text = "".join(f"{file} {value}\n" for file, value in sorted(own.items()))
+            if text != self._value(variable):  # it seldom is another one
+                texts[variable] = text
         self.store.write(texts)
         return list(texts)
 
@@ -88,6 +101,15 @@ class Record:
         self.store.write({_SIGNERS: "\n".join([*lines, signer]) + "\n"})
         return [_SIGNERS]
 
+    def _noted(self, file: str) -> dict[tuple[MachineName, InstanceName], str]:
+        found = {}
+        for path in (self.store.folder / PER_MACHINE).glob(f"*/{_START}*/{file}/value"):
+            machine, generator = path.parts[-4], path.parts[-3]
+            instance = generator.removeprefix(_START)
+            if is_host_name(machine) and is_host_name(instance):
+                found[MachineName(machine), InstanceName(instance)] = _text(path)
+        return found
+
     def _serial(self, instance: InstanceName) -> int:
         text = self._shared(instance, SERIAL_FILE)
         if not text:
@@ -100,7 +122,7 @@ class Record:
     def _shared(self, instance: InstanceName, file: str) -> str:
         return self._value(SharedVariable(document_generator(instance), file))
 
-    def _value(self, variable: SharedVariable) -> str:
+    def _value(self, variable: Variable | SharedVariable) -> str:
         return _text(self.store.folder / variable.path)
 
 
@@ -108,9 +130,14 @@ def plan_variable(machine: MachineName, instance: InstanceName) -> Variable:
     return Variable(machine, document_generator(instance), PLAN_FILE)
 
 
+def noted_variables(machine: MachineName, instance: InstanceName) -> list[Variable]:
+    """Where it is noted what the machine confirmed."""
+    return [plan_variable(machine, instance)._replace(file=file) for file in (PLAN_FILE, VALUES_FILE)]
+
+
 def plans_of(acknowledged: Digests, machine: MachineName) -> list[Variable]:
     """Everything that the machine confirmed, by where it is stored."""
-    return [plan_variable(*pair) for pair in acknowledged if pair[0] == machine]
+    return [variable for pair in acknowledged if pair[0] == machine for variable in noted_variables(*pair)]
 
 
 def _text(path: Path) -> str:

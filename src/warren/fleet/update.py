@@ -16,8 +16,8 @@ from typing import Protocol
 from warren.errors import MachineError
 from warren.fleet import machine_side
 from warren.fleet.machine_side import CONFIRM_WITHIN_S, SignedDocument, Verdict
-from warren.fleet.plans import Digest, Digests, out_of_date, to_forget
-from warren.fleet.record import Record, plan_variable
+from warren.fleet.plans import Digest, Digests, OwnValues, out_of_date, own_values, to_forget
+from warren.fleet.record import Record, noted_variables
 from warren.fleet.rollout import Limits, roll_out
 from warren.fleet.ssh import Target, Unreachable
 from warren.names import InstanceName, MachineName
@@ -42,12 +42,16 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What one machine is brought. `plans`: what it confirms by that. `may_be_left`: a controller among several."""
+    """What one machine is brought. `plans`: what it confirms by that, and `values`: which of its own values with it.
+
+    `may_be_left`: a controller among several.
+    """
 
     target: Target
     plans: Mapping[InstanceName, Digest]
     forget: tuple[InstanceName, ...] = ()
     may_be_left: bool = False
+    values: Mapping[InstanceName, OwnValues] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,8 @@ def errands(
         if with_key or name in left:
             plans = {instance: wants[name, instance] for instance in with_key}
             may_be_left = any(is_one_of_several(documents[instance], name) for instance in with_key)
-            found[name] = Errand(targets[name], plans, left.get(name, ()), may_be_left)
+            values = {instance: own_values(documents[instance], name) for instance in with_key}
+            found[name] = Errand(targets[name], plans, left.get(name, ()), may_be_left, values)
     return found, without_key
 
 
@@ -193,7 +198,7 @@ class Update:
             return Outcome(machine, State.FAILED, steps, problem)
         if not self.dry_run:
             await self._confirm(errand.target, verdict)
-            self._written += self._record.acknowledge(machine, errand.plans)
+            self._written += self._record.acknowledge(machine, errand.plans, errand.values)
         return Outcome(machine, self._well, steps, notes=notes)
 
     async def _would_interrupt(self, errand: Errand) -> bool:
@@ -229,6 +234,6 @@ class Update:
     def _forgotten(self, machine: MachineName, instance: InstanceName) -> None:
         """With its key, which the machine has no longer."""
         keys = [Variable(machine, keys_generator(instance), file) for file in KEY_FILES]
-        variables = [plan_variable(machine, instance), *keys]
+        variables = [*noted_variables(machine, instance), *keys]
         self._record.store.delete(variables)
         self._written += variables

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from warren.errors import InventoryError, Problem, UsageError, VarsError
 from warren.inventory.model import Inventory
 from warren.inventory.wording import Nearest, quoted
-from warren.names import InstanceName
+from warren.names import InstanceName, MachineName
 from warren.network.addresses import parse_suffix, upper_half
 from warren.network.resolve import resolve
 from warren.network.stored import PREFIX_FILE, PUBLIC_KEY_FILE, REVOKED_FILE, SUFFIX_FILE, Stored
@@ -44,6 +44,51 @@ class Findings:
     missing: tuple[Variable, ...]
     leftovers: tuple[Variable, ...]
     stale: tuple[Stale, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What somebody wants to hear of. No generators, no machines: of all."""
+
+    generators: frozenset[str] = frozenset()
+    machines: frozenset[str] = frozenset()
+
+    def has(self, variable: Variable) -> bool:
+        return (not self.generators or variable.generator in self.generators) and (
+            not self.machines or variable.machine in self.machines
+        )
+
+    def has_problem(self, problem: Problem) -> bool:
+        """What is wrong with more than one machine's values concerns everybody."""
+        place = problem.file.partition(f"{_PLACE}/")[2].split("/")
+        return len(place) < 3 or self.has(Variable(MachineName(place[0]), place[1], place[2]))
+
+    def of(self, findings: Findings) -> Findings:
+        return Findings(
+            tuple(filter(self.has_problem, findings.problems)),
+            tuple(filter(self.has, findings.missing)),
+            tuple(filter(self.has, findings.leftovers)),
+            tuple(each for each in findings.stale if self.has(each.variable)),
+        )
+
+    def has_strangers(self, stored: Iterable[Variable]) -> bool:
+        """Whether there are names of which nothing is stored."""
+        stored = list(stored)
+        machines, made = {variable.machine for variable in stored}, {variable.generator for variable in stored}
+        return not (self.machines <= machines and self.generators <= made)
+
+    def refuse_unknown(self, inventory: Inventory, stored: Iterable[Variable]) -> None:
+        """UsageError for names that nothing has: neither the inventory nor what is stored."""
+        stored = list(stored)
+        machines = {*inventory.machines, *(variable.machine for variable in stored)}
+        made = {*generators(inventory), *(variable.generator for variable in stored)}
+        for kind, wanted, known in (("machine", self.machines, machines), ("generator", self.generators, made)):
+            for name in sorted(wanted - known):
+                mend = Nearest().hint(name, sorted(known), f"{kind.capitalize()}s")
+                raise UsageError(f"there is no {kind} {quoted(name)}", mend=mend)
+
+
+_PLACE = "vars/per-machine"
 
 
 def examine(inventory: Inventory, reading: Reading) -> Findings:

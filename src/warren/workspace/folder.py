@@ -40,6 +40,11 @@ class Folder:
         return self._reading.texts
 
     @property
+    def readable(self) -> Mapping[Variable, str]:
+        """Every stored value that can be read; of others `findings` speaks."""
+        return self._reading.texts
+
+    @property
     def hashes(self) -> Hashes:
         """What the values were made of, where that is stored."""
         return self._reading.hashes
