@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import click
 
 from warren.cli import EXIT_MACHINE_FAILED
+from warren.cli.fix import fix
 from warren.cli.rotate import rotate
 from warren.cli.vars_check import check
-from warren.cli.vars_options import json_option, machines_option, services_option
+from warren.cli.vars_options import commit_option, json_option, machines_option, services_option
 from warren.errors import LabError, MachineError, UsageError
 from warren.fleet.staging import follows_of, over_ssh
 from warren.inventory.wording import Nearest, quoted
@@ -24,7 +25,7 @@ from warren.names import HOST_NAME_RULE, InstanceName, MachineName, is_host_name
 from warren.network.stored import NEXT_KEY_FILE
 from warren.render.columns import columns
 from warren.vars.check import Scope, accepted
-from warren.vars.generate import Failure, Selection, carry_out, work
+from warren.vars.generate import Failure, Selection, Work, carry_out, work
 from warren.vars.generators import Variable, by_hand, generators, is_stale, paths_of, same_value, shortened, validations
 from warren.vars.reach import Reach
 from warren.wireguard.keys import PublicKey
@@ -35,10 +36,6 @@ from warren.workspace.source import find_inventory
 if TYPE_CHECKING:
     from warren.lab.lab import Lab
     from warren.lab.place import Place
-
-commit_option = click.option(
-    "--commit/--no-commit", "commits", default=True, help="Commit what was written, if this is a git repository."
-)
 
 
 @click.group("vars", context_settings={"help_option_names": ["-h", "--help"]})
@@ -86,7 +83,7 @@ def generate(
     folder = _folder(given)
     follows = frozenset() if at_once else follows_of(folder)
     selection = Selection(frozenset(services), frozenset(machines), regenerate, follows)
-    return generate_selected(folder, selection, _reaches(folder, here, lab), commits, as_json=as_json)
+    return generate_selected(folder, selection, ways(folder, here, lab), commits, as_json=as_json)
 
 
 def generate_selected(
@@ -99,11 +96,10 @@ def generate_selected(
         written[variable] = text
         click.echo(f"{variable} {shortened(variable, text)}", err=True)
 
-    with folder.store.lock(_waiting):
+    with folder.store.lock(waiting):
         found = work(folder.inventory, folder.texts, selection, folder.hashes)
         try:
-            reaches = [*reaches, over_ssh(folder, found, reaches)]
-            failures = carry_out(found, folder.store, reaches, done)
+            failures = have_made(folder, found, reaches, done)
         finally:  # after an interruption or on a full disk too: what is stored is committed
             if commits:
                 commit_written(folder, "generate", list(written))
@@ -120,6 +116,13 @@ def generate_selected(
     return EXIT_MACHINE_FAILED if failures else 0
 
 
+def have_made(
+    folder: Folder, found: Work, reaches: Sequence[Reach], done: Callable[[Variable, str], None]
+) -> tuple[Failure, ...]:
+    """Store what the run found, and have keys made in these ways, and over ssh. Returns what could not be made."""
+    return carry_out(found, folder.store, [*reaches, over_ssh(folder, found, reaches)], done)
+
+
 def _made_tree(
     written: Mapping[Variable, str], failures: Iterable[Failure], left: Iterable[Variable]
 ) -> dict[str, object]:
@@ -132,6 +135,7 @@ def _made_tree(
 
 vars_group.add_command(rotate)
 vars_group.add_command(check)
+vars_group.add_command(fix)
 
 
 @vars_group.command("list")
@@ -192,7 +196,7 @@ def set_value(given: str | None, machine: str, value: str, text: str | None, com
     variable = _variable(machine, value)
     if text is None:
         text = sys.stdin.buffer.read().decode(errors="replace")
-    with folder.store.lock(_waiting):
+    with folder.store.lock(waiting):
         stored = accepted(folder.inventory, folder.texts, variable, text)
         generator = generators(folder.inventory)[variable.generator]
         is_kept = same_value(variable, folder.texts.get(variable), stored)
@@ -236,7 +240,7 @@ def _variable(machine: str, value: str) -> Variable:
     return Variable(MachineName(machine), generator, file)
 
 
-def _waiting() -> None:
+def waiting() -> None:
     click.echo("another warren is at work in this folder; waiting for it", err=True)
 
 
@@ -252,7 +256,7 @@ def commit_written(folder: Folder, verb: str, written: Sequence[Variable]) -> No
         click.echo(done.note, err=True)
 
 
-def _reaches(folder: Folder, here: str | None, lab: str | None) -> list[Reach]:
+def ways(folder: Folder, here: str | None = None, lab: str | None = None) -> list[Reach]:
     """The ways to machines: those that were named, else this computer for itself."""
     machines = folder.inventory.machines
     if here is not None and here not in machines:

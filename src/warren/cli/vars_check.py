@@ -55,15 +55,15 @@ def check(
     scope = Scope(frozenset(services), frozenset(machines))
     scope.refuse_unknown(folder.inventory, folder.readable)
     findings = scope.of(folder.findings)
-    deployment = _deployment(folder, scope, parallel if asks else 0)
+    deployment = deployment_of(folder, scope, parallel if asks else 0)
     if as_json:
-        click.echo(json.dumps(_tree(folder, findings, deployment), indent=2))
+        click.echo(json.dumps(findings_tree(folder, findings, deployment), indent=2))
     else:
-        click.echo(_text(findings, deployment), nl=False, err=True)
-    return _exit_code(findings, deployment)
+        click.echo(findings_text(findings, deployment), nl=False, err=True)
+    return exit_code(findings, deployment)
 
 
-def _exit_code(findings: Findings, deployment: Deployment) -> int:
+def exit_code(findings: Findings, deployment: Deployment) -> int:
     if findings.problems or findings.missing or findings.stale or deployment.different:
         return 1
     if deployment.failed:
@@ -71,7 +71,7 @@ def _exit_code(findings: Findings, deployment: Deployment) -> int:
     return EXIT_CHANGES_PENDING if deployment.not_deployed else 0
 
 
-def _deployment(folder: Folder, scope: Scope, parallel: int) -> Deployment:
+def deployment_of(folder: Folder, scope: Scope, parallel: int = 0) -> Deployment:
     """`parallel`: how many machines are asked at a time; 0: none."""
     variables = list(filter(scope.has, comparable(folder)))
     asked: dict[str, None] = {}
@@ -85,7 +85,7 @@ def _deployment(folder: Folder, scope: Scope, parallel: int) -> Deployment:
     return compare(folder, variables, asyncio.run(ask(targets, list(instances), parallel)) if targets else {})
 
 
-def _text(findings: Findings, deployment: Deployment) -> str:
+def findings_text(findings: Findings, deployment: Deployment) -> str:
     blocks = [str(problem) for problem in findings.problems]
     blocks += _block("missing", findings.missing, "warren vars generate")
     blocks += [f"stale: {each.variable}: {each.reason}\nmend: {each.mend}" for each in findings.stale]
@@ -106,7 +106,7 @@ def _update(variables: Iterable[Variable]) -> str:
     return " ".join(("warren machines update", *(machines if len(machines) <= 4 else ())))
 
 
-def _tree(folder: Folder, findings: Findings, deployment: Deployment) -> Tree:
+def findings_tree(folder: Folder, findings: Findings, deployment: Deployment) -> Tree:
     """Each state has a list of its own; `errors` are what is wrong here, in the shape that `warren check` prints."""
     missing = {each: f"warren vars generate --machine {each.machine}" for each in findings.missing}
     not_deployed = {each: _update([each]) for each in deployment.not_deployed}

@@ -16,3 +16,6 @@ services_option = click.option(
     metavar="NAME",
     help="Only this generator, such as wireguard-keys-vpn (repeatable).",
 )
+commit_option = click.option(
+    "--commit/--no-commit", "commits", default=True, help="Commit what was written, if this is a git repository."
+)

@@ -18,7 +18,14 @@ from warren.fleet.plans import OwnValues
 from warren.fleet.record import Record
 from warren.fleet.ssh import Target
 from warren.names import InstanceName, MachineName
-from warren.network.stored import FORMER_KEY_FILE, PUBLIC_KEY_FILE
+from warren.network.stored import (
+    FORMER_KEY_FILE,
+    PREFIX_FILE,
+    PUBLIC_KEY_FILE,
+    SUFFIX_FILE,
+    keys_generator,
+    network_generator,
+)
 from warren.vars.check import is_revoked
 from warren.vars.generators import Variable, canonical, generators, instance_of, key_variable, shortened
 from warren.wireguard.keys import PublicKey
@@ -91,6 +98,17 @@ def comparable(folder: Folder) -> list[Variable]:
         and not has_expired(folder, variable.machine)
         and not is_revoked(texts, key_variable(variable.machine, generator.instance))
     ]
+
+
+def remembered(folder: Folder) -> dict[Variable, str]:
+    """The values that machines confirmed last, where the record knows them."""
+    makers = {PUBLIC_KEY_FILE: keys_generator, PREFIX_FILE: network_generator, SUFFIX_FILE: network_generator}
+    return {
+        Variable(machine, makers[file](instance), file): text
+        for (machine, instance), values in Record(folder.store).confirmed_values().items()
+        for file, text in values.items()
+        if file in makers
+    }
 
 
 def compare(

@@ -123,7 +123,7 @@ class Store:
         _flush([staging / str(number) for number in range(len(targets))])
         return targets
 
-    def delete(self, variables: Iterable[Variable]) -> None:
+    def delete(self, variables: Iterable[Variable | Validation]) -> None:
         """Remove values, and the folders that are empty then."""
         for variable in variables:
             path = self._path(variable)
@@ -147,6 +147,7 @@ class Store:
             raise VarsError(f"cannot be locked: {_reason(error)}", where=str(self.folder)) from None
         try:
             _lock(descriptor, waiting)
+            shutil.rmtree(self.folder / STAGING, ignore_errors=True)  # a killed run's
             yield
         finally:
             os.close(descriptor)

@@ -40,6 +40,11 @@ class Folder:
         return self._reading.texts
 
     @property
+    def reading(self) -> Reading:
+        """All that is stored, and what cannot be read."""
+        return self._reading
+
+    @property
     def readable(self) -> Mapping[Variable, str]:
         """Every stored value that can be read; of others `findings` speaks."""
         return self._reading.texts
