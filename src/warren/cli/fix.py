@@ -87,6 +87,8 @@ def fix(
 ) -> int:
     """Mend what can be mended without a loss; one git commit of it.
 
+    Nothing is done while a file cannot be read at all.
+
     No address and no key that is in use becomes another one. What is missing is made, as by generate. Prefixes that
     lost their trailing zero groups, or are written as networks, get all four groups, where no doubt is left what they
     mean. A text that says nothing any more becomes what its machine confirmed last. A value that was made for another
@@ -99,14 +101,15 @@ def fix(
     """
     folder = open_folder(find_inventory(Path.cwd(), given))
     scope = Scope(frozenset(services), frozenset(machines))
-    scope.refuse_unknown(folder.inventory, folder.readable)
+    scope.refuse_unknown(folder.inventory, folder.texts)
     if dry_run:
         return _preview(folder, scope, _plan(folder, scope, with_leftovers), as_json=as_json)
     return _fix(folder, scope, with_leftovers=with_leftovers, commits=commits, as_json=as_json)
 
 
 def _plan(folder: Folder, scope: Scope, with_leftovers: bool) -> Plan:
-    inventory, reading = folder.inventory, folder.reading
+    inventory = folder.inventory
+    reading = replace(folder.reading, texts=folder.texts)  # an InventoryError where a file cannot be read
     mended = repair(inventory, reading, scope, remembered(folder))
     every = generators(inventory)
     confirmed = [every[each.generator].variable(each.machine) for each in mended.hashes]
@@ -139,6 +142,7 @@ def _fix(folder: Folder, scope: Scope, *, with_leftovers: bool, commits: bool, a
 
     done = Done()
     with folder.store.lock(waiting):
+        folder = open_folder(folder.inventory_file)  # who was in before may have changed it
         plan = _plan(folder, scope, with_leftovers)
         try:
             _carry_out(folder, plan, done)
@@ -163,7 +167,7 @@ def _carry_out(folder: Folder, plan: Plan, done: Done) -> None:
         done.written[variable] = text
         click.echo(f"{variable} {shortened(variable, text)}", err=True)
 
-    folder.store.write({**plan.repair.texts, **plan.repair.hashes})
+    folder.store.write({**plan.repair.hashes, **plan.repair.texts})
     for variable, text in plan.repair.texts.items():
         stored(variable, text)
     for variable in plan.confirmed:

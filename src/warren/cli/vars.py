@@ -203,7 +203,7 @@ def set_value(given: str | None, machine: str, value: str, text: str | None, com
         if is_kept and not is_stale(generator, variable.machine, folder.hashes):
             click.echo(f"{variable} is that already", err=True)
             return
-        folder.store.write({variable: stored, **validations(generator, variable.machine)})
+        folder.store.write({**validations(generator, variable.machine), variable: stored})
         click.echo(f"{variable} {shortened(variable, stored)}", err=True)
         if commits:
             commit_written(folder, "set", [variable])

@@ -212,7 +212,8 @@ def carry_out(
 
     `done` is called for each value that was written.
     """
-    store.write({**todo.values, **todo.hashes})
+    # A hash without its value does no harm; a value without its hash is one that clan makes anew.
+    store.write({**todo.hashes, **todo.values})
     for variable, text in todo.values.items():
         done(variable, text)
     owners = {(variable.generator, text.strip()): variable.machine for variable, text in todo.stored.items()}
