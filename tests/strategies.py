@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from warren.inventory.model import Controller, Instance, Inventory, Machine, PeerMachine
 from warren.names import InstanceName, InterfaceName, MachineName, interface_name_problem
 from warren.network.document import Document
+from warren.network.preshared import Exchange, exchanges_text, pairs
 from warren.network.resolve import resolve
 from warren.network.stored import Stored
 from warren.wireguard.endpoint import Endpoint
 from warren.wireguard.keys import PublicKey
+from warren.wireguard.preshared import NO_PRESHARED_KEY, fingerprint
 
 # Names that collide (tests/vectors/addresses.json) are drawn often, so that collisions are the rule and no curiosity.
 COLLIDING = ("m33", "m156", "server34", "server245", "m13553", "m23864")
@@ -69,8 +71,21 @@ def inventories(draw: st.DrawFn, max_machines: int = 9, max_instances: int = 2) 
 
 
 @st.composite
+def _preshared(draw: st.DrawFn, instance: Instance) -> dict[MachineName, str]:
+    every = list(pairs(instance.controllers, instance.peers))
+    found: dict[MachineName, dict[MachineName, Exchange]] = {}
+    for maker, other in draw(st.lists(st.sampled_from(every), max_size=4, unique=True)) if every else ():
+        one, former = fingerprint(f"{maker} {other}".encode()), fingerprint(f"{maker} {other} former".encode())
+        exchanges = (Exchange(one), Exchange(one, former=former), Exchange(one, former=NO_PRESHARED_KEY),
+                     Exchange(NO_PRESHARED_KEY, former=former))  # fmt: skip
+        found.setdefault(maker, {})[other] = draw(st.sampled_from(exchanges))
+    return {maker: exchanges_text(others) for maker, others in found.items()}
+
+
+@st.composite
 def documents(draw: st.DrawFn, keys: bool = True, max_machines: int = 9) -> Document:
-    """A resolved document; with `keys`, every machine has one. The keys of some are being rotated."""
+    """A resolved document; with `keys`, every machine has one. The keys of some are being rotated; some pairs have
+    preshared keys."""
     inventory = draw(inventories(max_machines=max_machines, max_instances=1))
     (instance,) = inventory.instances.values()
     with_key = instance.members if keys else draw(st.sets(st.sampled_from(sorted(instance.members))))
@@ -80,5 +95,6 @@ def documents(draw: st.DrawFn, keys: bool = True, max_machines: int = 9) -> Docu
         public_keys={name: public_key(name).text for name in with_key},
         next_keys={name: public_key(name, "next").text for name in sorted(rotated)[:split]},
         former_keys={name: public_key(name, "former").text for name in sorted(rotated)[split:]},
+        preshared=draw(_preshared(instance)),
     )
     return resolve(inventory, {instance.name: stored}, serial=draw(st.integers(0, 2**40)))[instance.name]

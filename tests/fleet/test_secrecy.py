@@ -1,4 +1,7 @@
-"""Private keys stay where they are made: they are searched for in every place that a life of a mesh writes to."""
+"""Private keys stay where they are made, preshared ones at their two ends.
+
+They are searched for in every place that a life of a mesh writes to.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from lab.labs import DEMO, MACHINES
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 
-KEYS = "wireguard-keys-vpn"
+KEYS, PRESHARED_KEYS = "wireguard-keys-vpn", "wireguard-psk-vpn"
+INVENTORY = DEMO.replace('module.name = "wireguard"\n', 'module.name = "wireguard"\npsk = true\n')
 
 # In place of ssh: what goes in and comes out is kept as it is before it is encrypted.
 CAPTURING_SSH = """\
@@ -33,13 +37,14 @@ exit "${PIPESTATUS[1]}"
 SEARCH = """\
 import os, sys
 from base64 import b64encode
+OWN = ("private.key", "preshared.keys", "keys")
 wanted = []
 for line in sys.stdin:
     raw = bytes.fromhex(line)
     wanted += [raw, b64encode(raw).rstrip(b"="), raw.hex().encode(), raw.hex().upper().encode()]
 for folder in sys.argv[2:]:
     for place, _, names in os.walk(folder):
-        for path in (os.path.join(place, name) for name in names if name not in ("private.key", "keys")):
+        for path in (os.path.join(place, name) for name in names if name not in OWN):
             try:
                 is_new = os.path.isfile(path) and os.stat(path).st_ctime >= float(sys.argv[1])
                 content = open(path, "rb").read() if is_new else b""
@@ -97,6 +102,15 @@ def private_keys(made: Fleet) -> set[bytes]:
     return {b64decode(text) for text in texts if text != "(none)"}
 
 
+def preshared_keys(made: Fleet) -> set[bytes]:
+    """The same of preshared ones."""
+    texts: set[str] = set()
+    for name in MACHINES:
+        texts.update(made.sh(name, "cut -d ' ' -f 5 /var/lib/warren/vpn/preshared.keys").split())
+        texts.update(made.sh(name, "wg show vpn preshared-keys | cut -f 2").split())
+    return {b64decode(text) for text in texts if text not in ("(none)", "-")}
+
+
 def found(made: Fleet, machine: str, keys: set[bytes], since_unix_s: float, *folders: str) -> list[str]:
     made.write("/run/keys", "".join(f"{key.hex()}\n" for key in keys), machine, 0o600)
     made.write("/run/search.py", SEARCH, machine)
@@ -106,10 +120,11 @@ def found(made: Fleet, machine: str, keys: set[bytes], since_unix_s: float, *fol
     return said.split()
 
 
-def test_no_private_key_is_anywhere_but_in_its_file() -> None:
+def test_no_key_is_anywhere_but_in_its_file() -> None:
     keys: set[bytes] = set()
+    preshared: set[bytes] = set()
     began_unix_s = time.time() - 1
-    with fleet(DEMO) as made:
+    with fleet(INVENTORY) as made:
         made.write("/root/ssh", CAPTURING_SSH, mode=0o755)
         made.sh(OPERATOR, "mkdir /root/captured /root/said")
 
@@ -125,8 +140,11 @@ def test_no_private_key_is_anywhere_but_in_its_file() -> None:
             warren("machines", "update")
             assert made.failing(all_pairs(MACHINES)) == []
             keys |= private_keys(made)
+            preshared |= preshared_keys(made)
             warren("vars", "generate", "--service", KEYS, "--regenerate", "--machine", "laptop1")
+            warren("vars", "generate", "--service", PRESHARED_KEYS, "--regenerate", "--machine", "laptop2")
             keys |= private_keys(made)
+            preshared |= preshared_keys(made)
             warren("machines", "update")
             keys |= private_keys(made)
             warren("machines", "revoke", "laptop3")
@@ -138,14 +156,19 @@ def test_no_private_key_is_anywhere_but_in_its_file() -> None:
                     said = made.on(name, "sh", "-c", f"{words} 2>&1", code=None)
                     made.write(f"/root/said/{name}-{words.replace(' ', '-')}", said.out)
         assert len(keys) == len(MACHINES) + 1
+        assert len(preshared) == 7 + 2
 
         folder = f"git -C {FOLDER} cat-file --batch-all-objects --batch"
         made.sh(OPERATOR, f"{folder} > /root/captured/objects; test -s /root/captured/objects")
         assert '"documents"' in made.sh(OPERATOR, "cat /root/captured/*.in")  # there was something to see
         assert '"public_keys"' in made.sh(OPERATOR, "cat /root/captured/*.out")
+        assert '"sealed"' in made.sh(OPERATOR, "cat /root/captured/*.in")
         places = ("/root/fleet", "/root/captured", "/root/said", "/root/.ssh", "/run", "/tmp", "/var", "/etc")
         for name in (OPERATOR, *MACHINES):
-            assert found(made, name, keys, began_unix_s, *places, "/usr/local/bin", "/usr/local/lib/warren") == []
+            assert (
+                found(made, name, keys | preshared, began_unix_s, *places, "/usr/local/bin", "/usr/local/lib/warren")
+                == []
+            )
 
         key = keys.pop()
         for form in (f"x{key.hex()}", f"\\\\x{key.hex().upper()}"):  # that the search finds something

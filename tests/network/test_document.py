@@ -69,6 +69,33 @@ def test_no_bytes_but_a_document_are_followed(document: Document, data: st.DataO
         (["machines", "laptop1", "suffix"], "0:0:0:1", "would cover the controllers' own ::1"),
         (["machines", "la ptop"], {"role": "peer"}, "machine 'la ptop': not a host name"),
         (["machines", "laptop2"], "peer", "an object is needed"),
+        (["preshared"], {"laptop1": 5}, "'preshared': 5 is no object"),
+        (["preshared"], {"laptop1": {"server1": "0123456789abcdef"}}, "is not one fingerprint or two"),
+        (["preshared"], {"laptop1": {"server1": []}}, "is not one fingerprint or two"),
+        (["preshared"], {"laptop1": {"server1": [5]}}, "is not one fingerprint or two"),
+        (["preshared"], {"laptop1": {"server1": [""]}}, "says nothing"),
+        (["preshared"], {"laptop1": {"server1": ["0123456789abcdef"] * 2}}, "says nothing"),
+        (["preshared"], {"laptop1": {"server1": ["0123"]}}, "'0123' is no fingerprint"),
+        (
+            ["preshared"],
+            {"laptop1": {"server9": ["0123456789abcdef"]}},
+            "'laptop1' makes no preshared key for 'server9'",
+        ),
+        (
+            ["preshared"],
+            {"server1": {"laptop1": ["0123456789abcdef"]}},
+            "'server1' makes no preshared key for 'laptop1'",
+        ),
+        (
+            ["preshared"],
+            {"server2": {"server1": ["0123456789abcdef"]}},
+            "'server2' makes no preshared key for 'server1'",
+        ),
+        (
+            ["preshared"],
+            {"laptop1": {"laptop1": ["0123456789abcdef"]}},
+            "'laptop1' makes no preshared key for 'laptop1'",
+        ),
     ],
 )
 def test_what_cannot_be_followed_is_refused(path: list[str], value: object, reason: str) -> None:

@@ -143,10 +143,11 @@ def _apply(
 
 
 def settle_key(host: Host, document: Document, me: MachineName) -> None:
-    """The document holds for good, and so does the key that it has for this machine."""
+    """The document holds for good, and so do the keys that it has for this machine."""
     entry = document.entry(me)
     if entry is not None and entry.public_key is not None:
         host.settle_key(document.instance, entry.public_key)
+        host.settle_preshared(document, me)
 
 
 def status(host: Host, me: MachineName) -> tuple[list[InstanceStatus], dict[InstanceName, WarrenError]]:

@@ -16,6 +16,15 @@ Only `receive` has both, code 4 and an answer, when an instance has an error.
                                         its own, and refuses another one later
     keys INSTANCE… [--machine NAME]
         {"public_keys": {I: [base64]}}  of keys that are there: the one that counts, the next one; none is made
+    preshared-make INSTANCE [--machine NAME]
+        stdin: {"public_key": own, "others": {M: base64}}
+        {"sealed": {M: {"number", "fingerprint", "sealed": base64}}}
+                                        a preshared key for the pair with each of these, kept here, and sealed for M
+                                        by the public key that stands there; one that was made and is in no document
+                                        yet is sealed again
+    preshared-take INSTANCE [--machine NAME]
+        stdin: {"public_key": own, "sealed": {M: {"public_key", "number", "fingerprint", "sealed"}}}
+        {"held": {M: fingerprint}, "refused": {M: text}}       what the others made and sealed for this machine
     receive [--machine NAME]
         stdin: {"documents": {I: {"document": text, "signature": text}}, "confirm_within_s": 60, "dry_run": false}
         {"instances": {I: {"steps": [command], "error": null or text, "notes": [text]}}, "token": T or null,
@@ -140,6 +149,13 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--stage", action="store_true", help="make the next ones, and go on with those that there are")
     each = _add(machine, "keys", _keys, "Print the public halves of the keys that this machine has.", named)
     each.add_argument("instances", nargs="+", metavar="INSTANCE")
+    for verb, text in (
+        ("preshared-make", "Make preshared keys; print them sealed, each for one other machine alone."),
+        ("preshared-take", "Keep preshared keys that others made and sealed for this machine."),
+    ):
+        each = _add(machine, verb, _preshared, text, named)
+        each.add_argument("instances", nargs=1, metavar="INSTANCE")
+        each.set_defaults(is_maker=verb == "preshared-make")
     _add(machine, "receive", _receive, "Follow the signed documents on stdin, on trial.", named)
     each = _add(machine, "confirm", _confirm, "What was received is good.")
     each.add_argument("token", metavar="TOKEN")
@@ -295,6 +311,18 @@ def _keys(given: argparse.Namespace) -> int:
     return _answer(
         {"public_keys": {name: [key.text for key in keys.own_keys(name, host.state)] for name in _instances(given)}}
     )
+
+
+def _preshared(given: argparse.Namespace) -> int:
+    from warren.agent import preshared
+    from warren.agent.machine import who_am_i
+
+    host = _host(to_syslog=True)
+    [instance] = _instances(given)
+    _note_name(host, given.name)
+    own, request = preshared.parse(sys.stdin.buffer.read(), instance, who_am_i(host, given.name))
+    answer = preshared.make if given.is_maker else preshared.take
+    return _answer(answer(host, own, request))
 
 
 def _receive(given: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ from warren.host.process import Process
 from warren.host.trial import Trial, Tried
 from warren.names import InstanceName, MachineName, is_host_name
 from warren.network.document import ControllerEntry, Document
-from warren.plan import admission, succession
+from warren.plan import admission, preshared, succession
 from warren.plan.absence import interrupts, is_one_of_several
 from warren.render.commands import log_lines
 from warren.wireguard.device import REJECT_AFTER_TIME_S, REKEY_TIMEOUT_S
@@ -181,6 +181,8 @@ def _accepted(
         each = prepared[name]
         if isinstance(each, WarrenError):
             refused[name] = each
+        elif each.desired.left_out:
+            refused[name] = DocumentRefused(preshared.lost_line(each.desired), where=f"{name} on {me}")
     if refused:
         return None
     pending = {name: each for name, each in prepared.items() if name in documents and isinstance(each, Pending)}

@@ -15,18 +15,20 @@ from warren.host import rtnetlink, wireguard, wireguard_userspace
 from warren.host.machine import Host
 from warren.names import InstanceName, InterfaceName, MachineName
 from warren.network.document import Document, Entry
-from warren.plan import admission, other_firewalls, preflight, succession
+from warren.plan import admission, other_firewalls, preflight, preshared, succession
 from warren.plan.desired import Desired, Observed
 from warren.plan.diff import Resolved, diff, endpoints_to_look_up, only_where_to_call, others_first, removal
 from warren.plan.plan import own_entry, plan
 from warren.plan.reachability import Reachability, found
 from warren.plan.steps import DeleteLink, Step
 from warren.render.commands import log_lines
+from warren.wireguard.device import ObservedDevice
 from warren.wireguard.keys import PublicKey
 
 log = logging.getLogger("warren")
 
 RELEASE_S = 1.0  # for the userspace process of a link that was taken away just now to let go of socket and port
+NO_DEVICE = ObservedDevice(None, 0, {})
 _POLL_S = 0.02
 _TRIES = 3
 
@@ -63,16 +65,30 @@ def prepare(
     document = admission.admitted(document, host.revoked(document.instance), now_unix_s)
     observed = host.observe(document.instance, own_entry(document, me).interface, others)
     desired = replace(plan(document, me, reachability=reaches or _as_moved(document, me, observed)), expiring=expiring)
+    desired = _with_preshared(host, document, desired, observed, is_watched=_is_watched(reaches))
     own_keys = host.public_keys(desired.instance)
     if observed.link is None:
         _await_release(desired.interface)
     former = _interfaces_with(own_keys) if observed.link is None else {}
     preflight.check(desired, observed, own_keys, _port_holder(host, desired, observed, former))
-    moved = succession.moved(document, before, me, is_watched=reaches is not None or status_socket.is_served())
+    moved = succession.moved(document, before, me, is_watched=_is_watched(reaches))
     resolved = others_first(observed, desired, host.resolve(endpoints_to_look_up(observed, desired, moved)))
     desired = _with_mtu(host, desired, observed, resolved, document.entry(me))
     steps = (*map(DeleteLink, former), *diff(observed, desired, resolved, moved))
     return Pending(desired, observed, others, steps, resolved, document, reaches)
+
+
+def _is_watched(reaches: Reachability | None) -> bool:
+    """Whether an agent runs: this one, or one beside us."""
+    return reaches is not None or status_socket.is_served()
+
+
+def _with_preshared(
+    host: Host, document: Document, desired: Desired, observed: Observed, *, is_watched: bool
+) -> Desired:
+    """With the preshared key of each peer that is to be set now, of those that this machine holds."""
+    device = observed.device or NO_DEVICE
+    return preshared.settled(desired, document, device, host.preshared(desired.instance), is_watched=is_watched)
 
 
 def _as_moved(document: Document, me: MachineName, observed: Observed) -> Reachability | None:
@@ -95,7 +111,7 @@ def perform(host: Host, pending: Pending) -> tuple[str, ...]:
         if not left_over or (only_where_to_call(left_over) and _agent_is_beside(pending)):
             return notes(desired, observed)
         # The agent may have moved subnets meanwhile, beside whoever this is. Then, and only then, what is left differs.
-        desired = _as_it_is_now(pending, observed)
+        desired = _as_it_is_now(host, pending, observed)
         steps = diff(observed, desired, pending.resolved)
         if steps == left_over:
             break
@@ -110,17 +126,19 @@ def _agent_is_beside(pending: Pending) -> bool:
     return pending.reaches is None and status_socket.is_served()
 
 
-def _as_it_is_now(pending: Pending, observed: Observed) -> Desired:
+def _as_it_is_now(host: Host, pending: Pending, observed: Observed) -> Desired:
     """What the machine should be by now: beside us, the agent may have moved subnets meanwhile."""
     if pending.reaches is not None:
         return pending.desired
     me = pending.desired.machine
     reaches = _as_moved(pending.document, me, observed)
-    return replace(plan(pending.document, me, reachability=reaches), mtu_bytes=pending.desired.mtu_bytes)
+    desired = replace(plan(pending.document, me, reachability=reaches), mtu_bytes=pending.desired.mtu_bytes)
+    return _with_preshared(host, pending.document, desired, observed, is_watched=_is_watched(pending.reaches))
 
 
 def notes(desired: Desired, observed: Observed) -> tuple[str, ...]:
-    return other_firewalls.notes(desired.interface, desired.listen_port, observed.other_firewalls)
+    lost = (preshared.lost_line(desired),) if desired.left_out else ()
+    return (*lost, *other_firewalls.notes(desired.interface, desired.listen_port, observed.other_firewalls))
 
 
 def remove(host: Host, instance: InstanceName, expected: InterfaceName, others: frozenset[IPv6Network]) -> None:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from warren.agent.machine import Verdict, follow, read_documents
+from warren.agent.preshared import PresharedWatch
 from warren.agent.redundancy import ControllerWatch
 from warren.agent.requests import Act, RequestSocket, stamp
 from warren.agent.restore import restore_if_due
@@ -75,6 +76,7 @@ class Agent:
             network = stack.enter_context(NetworkEvents())
             keys = stack.enter_context(KeyWatch(self._host, self._me))
             controllers = stack.enter_context(ControllerWatch(self._host, self._me))
+            preshared = PresharedWatch(self._host, self._me)
             selector = stack.enter_context(selectors.DefaultSelector())
             sources: tuple[HasFileno, ...] = (stop, status, requests, folders, keys, controllers, *network.sockets)
             for source in sources:
@@ -84,10 +86,15 @@ class Agent:
                 if time.monotonic() >= next_look_s:
                     # Forget events first, then look: a change in between is an event again.
                     network.drain()
-                    next_look_s = time.monotonic() + self._look(folders, controllers)
+                    next_look_s = time.monotonic() + self._look(folders, controllers, preshared)
                     keys.refresh()
                     service.notify("READY=1", f"STATUS={self._state()}")
-                ready = {key.fileobj for key, _ in selector.select(self._patience_s(next_look_s, keys, controllers))}
+                ready = {
+                    key.fileobj
+                    for key, _ in selector.select(
+                        self._patience_s(next_look_s, controllers, keys.due_s, preshared.due_s)
+                    )
+                }
                 service.notify("WATCHDOG=1")
                 if stop in ready:
                     log.info("agent of %s: stopping; the mesh stays up", self._me)
@@ -95,6 +102,7 @@ class Agent:
                     return
                 if keys in ready or time.monotonic() >= keys.due_s:
                     keys.look()
+                preshared.look()
                 if controllers in ready or now_s() >= controllers.due_s:
                     controllers.step()
                     if controllers.moved:  # names follow, and what the quick move left over
@@ -122,7 +130,7 @@ class Agent:
         self._waits = self._waits + 1 if controllers.is_about_to_move() and self._waits < MOST_WAITS else 0
         return self._waits > 0
 
-    def _look(self, folders: FolderWatch, controllers: ControllerWatch) -> float:
+    def _look(self, folders: FolderWatch, controllers: ControllerWatch, preshared: PresharedWatch) -> float:
         """Make all well; seconds until the next look. An error is told once, not at every try."""
         if self._is_to_wait(controllers):
             return SETTLE_S
@@ -133,7 +141,9 @@ class Agent:
             restore_if_due(self._host)
             controllers.moved, self._after_s = False, None
             verdicts = follow(self._host, self._me, reaches=controllers.reachability())
-            controllers.refresh(read_documents(self._host)[0])
+            documents = read_documents(self._host)[0]
+            controllers.refresh(documents)
+            preshared.refresh(documents)
         except WarrenError as error:  # of the whole machine: the folder, or instances in each other's way
             verdicts[_WHOLE] = Verdict(error=error)
         for name, verdict in verdicts.items():
@@ -159,8 +169,8 @@ class Agent:
         self._retry_s = RETRY_S
         return SLOW_CLOCK_S
 
-    def _patience_s(self, next_look_s: float, keys: KeyWatch, controllers: ControllerWatch) -> float:
-        patience_s = min(min(next_look_s, keys.due_s) - time.monotonic(), controllers.due_s - now_s())
+    def _patience_s(self, next_look_s: float, controllers: ControllerWatch, *due_s: float) -> float:
+        patience_s = min(min(next_look_s, *due_s) - time.monotonic(), controllers.due_s - now_s())
         patience_s = max(0.0, patience_s)
         watchdog_s = service.watchdog_s()
         return patience_s if watchdog_s is None else min(patience_s, watchdog_s)

@@ -78,6 +78,7 @@ def _out_of_date(folder: Folder) -> list[str]:
     """A line about the machines that do not follow what the inventory says now; no error, for they can be updated."""
     from warren.fleet.key_ages import too_old_lines
     from warren.fleet.outdated import behind_line, overdue
+    from warren.fleet.preshared import lines_of_unmanaged, preshared_lines
     from warren.fleet.rotations import rotations_of
     from warren.plan.admission import expiry_lines
 
@@ -88,6 +89,8 @@ def _out_of_date(folder: Folder) -> list[str]:
         *lines,
         *expiries,
         *(rotation.line for rotation in rotations_of(folder)),
+        *preshared_lines(folder),
+        *lines_of_unmanaged(folder.inventory),
         *too_old_lines(folder, time.time()),
     ]
 

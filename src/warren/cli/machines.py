@@ -238,6 +238,7 @@ def update(
     if as_json:
         tree = report.tree(result.outcomes, result.up_to_date, result.without_key, result.out_of_date)
         tree["rotations"] = [each.tree for each in result.rotations]
+        tree["preshared"] = list(result.preshared)
         click.echo(json.dumps(tree, indent=2))
     _tell(result, time.monotonic() - began, dry_run)
     return 0 if result.is_well else EXIT_MACHINE_FAILED
@@ -252,8 +253,8 @@ def _tell(result: Result, seconds: float, dry_run: bool) -> None:
     _say(report.summary(result.outcomes, len(result.up_to_date), seconds))
     if result.out_of_date and not dry_run:
         _say(behind_line(result.out_of_date))
-    for rotation in result.rotations:
-        _say(rotation.line)
+    for line in (*(rotation.line for rotation in result.rotations), *result.preshared):
+        _say(line)
 
 
 machines.add_command(revoke)

@@ -22,7 +22,7 @@ from warren.errors import LabError, MachineError, UsageError
 from warren.fleet.staging import follows_of, over_ssh
 from warren.inventory.wording import Nearest, quoted
 from warren.names import HOST_NAME_RULE, InstanceName, MachineName, is_host_name
-from warren.network.stored import NEXT_KEY_FILE
+from warren.network.stored import NEXT_KEY_FILE, preshared_generator
 from warren.render.columns import columns
 from warren.vars.check import Scope, accepted
 from warren.vars.generate import Failure, Selection, Work, carry_out, work
@@ -79,11 +79,63 @@ def generate(
     Addresses stay, unless their generator is named with --service: an address follows from the machine's name, so the
     first free one is the same again. It is another one only where the stored one was chosen by hand, or gave way to a
     machine whose values are gone since.
+
+    Preshared keys (wireguard-psk-INSTANCE, where the instance has psk = true) are made by one machine of each pair and
+    brought to the other, sealed. Those that are missing, `warren machines update` has made; with --regenerate the next
+    ones are made, and the update brings them into use without loss; --machine chooses the pairs of that machine. With
+    --at-once its pairs begin anew: for a machine that has lost its preshared keys.
     """
     folder = _folder(given)
+    known = {preshared_generator(name): name for name in folder.inventory.instances}
+    if chosen := [known[name] for name in services if name in known]:
+        return generate_preshared(
+            folder, chosen, services, machines,
+            regenerate=regenerate, at_once=at_once, commits=commits, as_json=as_json,
+        )  # fmt: skip
     follows = frozenset() if at_once else follows_of(folder)
     selection = Selection(frozenset(services), frozenset(machines), regenerate, follows)
     return generate_selected(folder, selection, ways(folder, here, lab), commits, as_json=as_json)
+
+
+def generate_preshared(
+    folder: Folder,
+    instances: list[InstanceName],
+    services: Sequence[str],
+    machines: Sequence[str],
+    *,
+    regenerate: bool,
+    at_once: bool,
+    commits: bool,
+    as_json: bool,
+) -> int:
+    """Have preshared keys made, and say what came of it; the exit code."""
+    from warren.fleet.rollout import PARALLEL
+    from warren.fleet.run import Run, select
+
+    if len(instances) < len(services):
+        raise UsageError("preshared keys are made by a run of their own", mend="name wireguard-psk-… generators alone")
+    for name in instances:
+        if not folder.inventory.instances[name].psk:
+            raise UsageError(f"instance {quoted(name)} has no preshared keys", mend=f"set instances.{name}.psk = true")
+    if at_once and not machines:
+        raise UsageError("--at-once cuts machines off: which?", mend="name them: --machine MACHINE")
+    select(folder.inventory, machines, ())
+    run = Run(folder, lambda line: click.echo(line, err=True))
+    with run.locked("generate", commits=commits):
+        problems = run.replace_preshared(
+            select(folder.inventory, (), ()), instances, machines, PARALLEL, regenerate=regenerate, at_once=at_once
+        )
+    for problem in problems:
+        click.echo(problem, err=True)
+    if run.written:
+        click.echo("next: warren machines update brings the new keys into use", err=True)
+    elif not problems:
+        click.echo("nothing is missing", err=True)
+    if as_json:
+        texts = {each: run.folder.texts[each] for each in run.written if each in run.folder.texts}
+        tree = _made_tree(texts, (), ()) | {"failed": [{"problem": problem} for problem in problems]}
+        click.echo(json.dumps(tree, indent=2))
+    return EXIT_MACHINE_FAILED if problems else 0
 
 
 def generate_selected(

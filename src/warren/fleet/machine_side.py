@@ -10,8 +10,9 @@ from typing import Any
 from warren.errors import MachineError
 from warren.fleet import ssh
 from warren.fleet.ssh import Finished, Target
-from warren.names import InstanceName
+from warren.names import InstanceName, MachineName
 from warren.wireguard.keys import PublicKey
+from warren.wireguard.preshared import Fingerprint, parse_fingerprint
 
 PROGRAM = "/usr/local/bin/warren"
 CONFIRM_WITHIN_S = 60
@@ -22,6 +23,7 @@ _CONFIRM_S = 20.0
 _FORGET_S = 60.0
 _STATUS_S = 30.0
 _DRAIN_S = 60.0
+_PRESHARED_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,61 @@ async def held_keys(target: Target, instances: Iterable[InstanceName]) -> dict[I
     answer = await _ask(target, words, timeout_s=_KEYGEN_S, is_public=True)
     try:
         return {InstanceName(name): [*map(PublicKey.parse, keys)] for name, keys in answer["public_keys"].items()}
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise _strange(target, error) from None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedKey:
+    """A preshared key on its way from one machine to another, which alone can open it."""
+
+    maker: MachineName
+    maker_key: PublicKey
+    other: MachineName
+    number: int
+    fingerprint: Fingerprint
+    sealed: str = field(repr=False)
+
+
+async def make_preshared(
+    target: Target, instance: InstanceName, own_key: PublicKey, others: Mapping[MachineName, PublicKey]
+) -> list[SealedKey]:
+    """Have the machine make a preshared key for each of those others; each comes back sealed for its other."""
+    request = {"public_key": own_key.text, "others": {name: key.text for name, key in others.items()}}
+    words = ["preshared-make", instance, "--machine", target.machine]
+    answer = await _ask(target, words, json.dumps(request).encode(), timeout_s=_PRESHARED_S)
+    try:
+        return [
+            SealedKey(
+                target.machine, own_key, name, int(each["number"]), parse_fingerprint(each["fingerprint"]),
+                str(each["sealed"]),
+            )
+            for name in others
+            for each in (answer["sealed"][name],)
+        ]  # fmt: skip
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise _strange(target, error) from None
+
+
+async def take_preshared(
+    target: Target, instance: InstanceName, own_key: PublicKey, brought: Iterable[SealedKey]
+) -> tuple[dict[MachineName, Fingerprint], dict[MachineName, str]]:
+    """Bring the machine preshared keys that were sealed for it: by maker, what it holds now, and what it refused."""
+    sealed = {
+        each.maker: {
+            "public_key": each.maker_key.text,
+            "number": each.number,
+            "fingerprint": each.fingerprint,
+            "sealed": each.sealed,
+        }
+        for each in brought
+    }
+    request = {"public_key": own_key.text, "sealed": sealed}
+    words = ["preshared-take", instance, "--machine", target.machine]
+    answer = await _ask(target, words, json.dumps(request).encode(), timeout_s=_PRESHARED_S)
+    try:
+        taken = {MachineName(name): parse_fingerprint(each) for name, each in answer["held"].items()}
+        return taken, {MachineName(name): str(text) for name, text in answer["refused"].items()}
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise _strange(target, error) from None
 

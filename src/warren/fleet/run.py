@@ -15,6 +15,21 @@ from warren.fleet.keys import ask_for_keys
 from warren.fleet.machine_side import SignedDocument
 from warren.fleet.outdated import Behind, behind, has_expired, is_shut_out
 from warren.fleet.plans import wanted
+from warren.fleet.preshare import share
+from warren.fleet.preshared import (
+    Exchanges,
+    InMesh,
+    behind_pairs,
+    chosen_pairs,
+    exchanges_of,
+    next_phase,
+    number_of_pairs,
+    preshared_lines,
+    staged,
+    texts_of,
+    without,
+    without_key,
+)
 from warren.fleet.record import Record, plans_of
 from warren.fleet.rollout import Limits
 from warren.fleet.rotations import Rotation, next_moves, rotations_of
@@ -44,6 +59,7 @@ class Result:
     without_key: tuple[MachineName, ...]
     out_of_date: Behind
     rotations: tuple[Rotation, ...] = ()  # keys that are still on their way
+    preshared: tuple[str, ...] = ()  # what there is to say of preshared keys
 
     @property
     def is_well(self) -> bool:
@@ -68,6 +84,11 @@ class Run:
             finally:  # after an interruption too: what is stored is committed
                 if commits and self._written:
                     self._commit(verb)
+
+    @property
+    def written(self) -> list[Variable]:
+        """What was stored or deleted so far, of machines."""
+        return [each for each in self._written if isinstance(each, Variable)]
 
     def make_vars(self, targets: Mapping[MachineName, Target], parallel: int) -> dict[MachineName, Outcome]:
         """Store what is missing; keys are made by these machines. Returns those that did not make theirs."""
@@ -102,11 +123,14 @@ class Run:
         failed = {} if dry_run else self.make_vars(targets, limits.parallel)
         for outcome in failed.values():
             watcher.ended(outcome)
+        unshared = [] if dry_run else self.make_preshared(targets, limits.parallel)
         update = Update(self.record, watcher, dry_run=dry_run)
         while True:
             update.outcomes |= {name: each for name, each in failed.items() if name not in update.outcomes}
             without_key = self._visit(update, targets, key, limits)
-            if dry_run or update.was_stopped or not self._rotate(targets, force=force):
+            if dry_run or update.was_stopped:
+                break
+            if not self._rotate(targets, force=force) and not self._exchange(targets):
                 break
         wants = wanted(self.folder.documents)
         members = {machine for machine, _ in wants}
@@ -116,6 +140,7 @@ class Run:
             tuple(name for name in without_key if name not in failed and not self._is_shut_out(name)),
             behind(self.folder, wants, self.record.acknowledged()),
             tuple(self.rotations()),
+            (*unshared, *preshared_lines(self.folder)),
         )
 
     def _is_shut_out(self, machine: MachineName) -> bool:
@@ -155,13 +180,76 @@ class Run:
         self.folder = open_folder(self.folder.inventory_file)
         return bool(moves)
 
+    def make_preshared(
+        self, targets: Mapping[MachineName, Target], parallel: int, wanted: Iterable[InMesh] | None = None
+    ) -> list[str]:
+        """Have machines make the preshared keys of these pairs, and bring them to the other ends; what went wrong.
+
+        Without `wanted`: those that are missing. Pairs with an end that is no target are left alone.
+        """
+        documents, before = self.folder.documents, exchanges_of(self.folder.stored)
+        if wanted is None:
+            wanted = without_key(self.folder.inventory, documents, before)
+        todo = [each for each in wanted if targets.keys() >= set(each.pair)]
+        todo = [each for each in todo if not any(is_shut_out(self.folder, end, each.instance) for end in each.pair)]
+        if not todo:
+            return []
+        shared = asyncio.run(share(todo, documents, targets, parallel))
+        follows = self.record.acknowledged()
+        fresh = {each for each in shared.made if not all((end, each.instance) in follows for end in each.pair)}
+        self._store_exchanges(staged(before, shared.made, fresh))
+        if shared.made:
+            self._say(f"preshared keys: both ends of {number_of_pairs(len(shared.made))} hold one to come")
+        return [shared.problems[machine] for machine in sorted(shared.problems)]
+
+    def replace_preshared(
+        self,
+        targets: Mapping[MachineName, Target],
+        instances: Collection[InstanceName],
+        machines: Collection[str],
+        parallel: int,
+        *,
+        regenerate: bool,
+        at_once: bool,
+    ) -> list[str]:
+        """Have the next preshared keys made for the pairs of these machines, or of all where none is named.
+
+        `at_once`: forget what they have now, for machines that have lost theirs.
+        """
+        if at_once:
+            found = exchanges_of(self.folder.stored)
+            for name in machines:
+                changed = without(found, MachineName(name), instances)
+                self._store_exchanges(changed)
+                found |= changed
+        chosen = chosen_pairs(self.folder, instances, machines, regenerate=regenerate)
+        return self.make_preshared(targets, parallel, chosen)
+
+    def _exchange(self, targets: Collection[MachineName]) -> bool:
+        """Begin the next phase of preshared keys, as far as what was confirmed allows; whether there was any."""
+        found = exchanges_of(self.folder.stored)
+        if not found:
+            return False
+        phase = next_phase(self.folder.inventory, found, behind_pairs(self.folder), targets)
+        for line in phase.lines:
+            self._say(line)
+        self._store_exchanges(phase.changed)
+        return bool(phase.changed)
+
+    def _store_exchanges(self, changed: Exchanges) -> None:
+        texts, gone = texts_of(changed)
+        self.folder.store.write(texts)
+        self.folder.store.delete(gone)
+        self._written += [*texts, *gone]
+        self.folder = open_folder(self.folder.inventory_file)
+
     def forget_keys(self, machine: MachineName) -> bool:
         """Drop the machine's public keys and what it confirmed; its addresses stay taken. Whether there was any."""
         keys = [each for each in self.folder.texts if each.machine == machine and each.file in KEY_FILES]
         variables = [*keys, *plans_of(self.record.acknowledged(), machine)]
         self.folder.store.delete(variables)
         self._written += variables
-        self.folder = open_folder(self.folder.inventory_file)
+        self._store_exchanges(without(exchanges_of(self.folder.stored), machine))
         return bool(variables)
 
     def revoke(self, machine: MachineName) -> list[InstanceName]:

@@ -109,11 +109,11 @@ def replace_key(instance: InstanceName, root: Path = state.ROOT) -> PublicKey:
 
 
 def _new_key() -> PrivateKey:
-    _without_core_dumps()
+    without_core_dumps()
     return PrivateKey(secrets.token_bytes(KEY_BYTES))
 
 
-def _without_core_dumps() -> None:
+def without_core_dumps() -> None:
     """From here on this process has a key in its memory; and so has a userspace WireGuard that it starts."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
@@ -124,10 +124,7 @@ def _encode(key: PrivateKey) -> bytes:
 
 def _checked(content: bytes, status: os.stat_result | None, path: Path) -> PrivateKey:
     """The key in the file, if it is whole and nobody else can read or exchange it."""
-    assert status is not None  # there is content, so there is a file
-    _without_core_dumps()
-    _check_owned(path, status, stat.S_IRWXG | stat.S_IRWXO, MODE)
-    _check_owned(path.parent, path.parent.stat(), stat.S_IWGRP | stat.S_IWOTH, 0o700)
+    check_private(status, path)
     try:
         return PrivateKey.parse(content.decode("ascii"))
     except ValueError as error:  # its text says how long the content is, never what
@@ -137,6 +134,14 @@ def _checked(content: bytes, status: os.stat_result | None, path: Path) -> Priva
             where=str(path),
             mend=f"put it back from a backup, or remove it and let warren vars generate have a new one made: rm {path}",
         ) from None
+
+
+def check_private(status: os.stat_result | None, path: Path) -> None:
+    """MachineError where somebody else than root can read or exchange the file of keys that was just read."""
+    assert status is not None  # there is content, so there is a file
+    without_core_dumps()
+    _check_owned(path, status, stat.S_IRWXG | stat.S_IRWXO, MODE)
+    _check_owned(path.parent, path.parent.stat(), stat.S_IWGRP | stat.S_IWOTH, 0o700)
 
 
 def _check_owned(path: Path, status: os.stat_result, forbidden: int, mode: int) -> None:

@@ -13,17 +13,30 @@ from pathlib import Path
 from typing import IO, Any
 
 from warren.errors import KernelError, MachineError
-from warren.host import files, hosts_file, keys, nftables, other_firewalls, ports, rtnetlink, state, sysctl, wireguard
+from warren.host import (
+    files,
+    hosts_file,
+    keys,
+    nftables,
+    other_firewalls,
+    ports,
+    preshared,
+    rtnetlink,
+    state,
+    sysctl,
+    wireguard,
+)
 from warren.host.resolve import resolve
 from warren.names import InstanceName, InterfaceName, MachineName
 from warren.network.document import Document
 from warren.plan import steps
 from warren.plan.desired import Observed, ObservedLink
 from warren.plan.diff import Resolved
+from warren.plan.preshared import Held, of_machine
 from warren.plan.steps import Step
 from warren.wireguard.endpoint import Endpoint, IPAddress, SocketAddress
-from warren.wireguard.keys import PresharedKey, PublicKey
-from warren.wireguard.preshared import Fingerprint
+from warren.wireguard.keys import PublicKey
+from warren.wireguard.preshared import NO_PRESHARED_KEY
 
 log = logging.getLogger("warren")
 
@@ -73,6 +86,15 @@ class Host:
     def settle_key(self, instance: InstanceName, in_use: PublicKey) -> None:
         """The machine has this key for good: if it is the one that it switched to, the one before is gone."""
         keys.settle(instance, in_use, self.state)
+
+    def preshared(self, instance: InstanceName) -> Held:
+        """The names of the preshared keys that this machine holds."""
+        return preshared.held(instance, self.state)
+
+    def settle_preshared(self, document: Document, me: MachineName) -> None:
+        """The document holds for good: keys that it replaced are gone."""
+        others = frozenset((*document.controllers, *document.peers))
+        preshared.settle(document.instance, others, dict(of_machine(document, me)), self.state)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -154,7 +176,9 @@ def _set_private_key(host: Host, step: steps.SetPrivateKey, _: Resolved) -> None
     _device(step.interface).set_private_key(key)
 
 
-def _set_peers(_: Host, step: steps.SetPeers, resolved: Resolved) -> None:
+def _set_peers(host: Host, step: steps.SetPeers, resolved: Resolved) -> None:
+    names = {change.preshared for change in step.changes if change.preshared}
+    known = {NO_PRESHARED_KEY: wireguard.NO_KEY, **preshared.find(names, host.state)}
     changes = [
         wireguard.PeerChange(
             change.public_key,
@@ -163,16 +187,11 @@ def _set_peers(_: Host, step: steps.SetPeers, resolved: Resolved) -> None:
             _first_address(change.endpoint, resolved),
             change.keepalive_s,
             change.gained_ips,
-            _preshared_key(change.preshared),
+            known.get(change.preshared) if change.preshared is not None else None,
         )
         for change in step.changes
     ]
     _device(step.interface).set_peers(changes, step.removed)
-
-
-def _preshared_key(name: Fingerprint | None) -> PresharedKey | None:
-    assert not name, "no machine holds preshared keys of its own yet"
-    return None if name is None else wireguard.NO_KEY
 
 
 def _first_address(endpoint: Endpoint | None, resolved: Resolved) -> SocketAddress | None:

@@ -8,6 +8,7 @@ trial.json, restored.json           see warren.host.trial
 <instance>/network.json.sig.confirmed    which works on a full disk, too
 <instance>/draining                 see warren.host.absence
 <instance>/private.key, ….key.next  see warren.host.keys
+<instance>/preshared.keys           see warren.host.preshared
 <instance>/revoked                  keys that any document that was followed here revoked; it only grows
 """
 
@@ -30,6 +31,7 @@ ROOT = Path("/var/lib/warren")
 KEY_FILE = "private.key"
 NEXT_KEY_FILE = "private.key.next"
 REVOKED_FILE = "revoked"
+PRESHARED_FILE = "preshared.keys"
 
 _DOCUMENT_FILE = "network.json"
 _SIGNATURE_FILE = "network.json.sig"
@@ -60,8 +62,13 @@ def write_machine_name(name: MachineName, root: Path = ROOT) -> None:
 
 def instances(root: Path = ROOT) -> tuple[InstanceName, ...]:
     """The instances whose document this machine has, sorted."""
+    return instances_with(_DOCUMENT_FILE, root)
+
+
+def instances_with(file: str, root: Path = ROOT) -> tuple[InstanceName, ...]:
+    """Those that have such a file, sorted."""
     try:
-        names = [each.name for each in root.iterdir() if (each / _DOCUMENT_FILE).exists()]
+        names = [each.name for each in root.iterdir() if (each / file).exists()]
     except FileNotFoundError:
         return ()
     except OSError as error:  # what cannot be seen is not said to be nothing
@@ -182,7 +189,7 @@ def remove_instance(instance: InstanceName, root: Path = ROOT, *, keep_key: bool
             shutil.rmtree(folder)
         else:
             for each in folder.iterdir():
-                if each.name not in (KEY_FILE, NEXT_KEY_FILE, REVOKED_FILE):
+                if each.name not in (KEY_FILE, NEXT_KEY_FILE, PRESHARED_FILE, REVOKED_FILE):
                     each.unlink()
         files.sync_folder(folder if kept else root)
     except OSError as error:

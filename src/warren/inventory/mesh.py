@@ -53,7 +53,7 @@ def read_mesh(name: InstanceName, tree: schema.Instance, machines: Machines, rep
     _check_routes_distinct(controllers, controller, machines, report)
     _check_controller_settings(name, controller, peer, machines, report)
     peers = _peers(name, controller, peer, machines, report)
-    return Mesh(Instance(name, domain, controllers, peers), path, controller, peer)
+    return Mesh(Instance(name, domain, controllers, peers, tree.get("psk") is True), path, controller, peer)
 
 
 def _check_members(name: InstanceName, controller: Role, peer: Role, report: Report) -> None:

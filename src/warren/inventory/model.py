@@ -63,6 +63,7 @@ class Instance:
     domain: str
     controllers: Mapping[MachineName, Controller]
     peers: Mapping[MachineName, PeerMachine]
+    psk: bool = False  # each pair of machines that speak to each other has a preshared key as well
 
     @property
     def members(self) -> dict[MachineName, Member]:

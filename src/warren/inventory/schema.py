@@ -191,6 +191,10 @@ class Instance(TypedDict, total=False):
 
     module: Module
     roles: Roles
+    psk: Annotated[
+        bool | None,
+        Field(description="`true`: each pair of machines that speak to each other has a preshared key as well."),
+    ]
 
 
 @with_config(_STRICT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -23,9 +23,11 @@ from warren.names import (
     is_host_name,
 )
 from warren.network import addresses
+from warren.network.preshared import Choices, is_pair
 from warren.wireguard.device import parse_route
 from warren.wireguard.endpoint import Endpoint, parse_endpoint
 from warren.wireguard.keys import PublicKey
+from warren.wireguard.preshared import NO_PRESHARED_KEY, parse_fingerprint
 
 VERSION = 1
 MTU_RANGE = range(1280, 65536)  # IPv6 needs 1280 (RFC 8200, section 5)
@@ -78,7 +80,8 @@ Entry: TypeAlias = ControllerEntry | PeerEntry
 class Document:
     """One mesh. Both mappings are sorted by name; no machine is in both. `serial` grows with each published one.
 
-    `revoked`: keys that nobody accepts ever again, sorted.
+    `revoked`: keys that nobody accepts ever again, sorted. `preshared`: by maker and other end, the fingerprints
+    of the preshared keys that pairs have (`network.preshared`).
     """
 
     instance: InstanceName
@@ -88,6 +91,7 @@ class Document:
     peers: Mapping[MachineName, PeerEntry]
     serial: int = 0
     revoked: tuple[PublicKey, ...] = ()
+    preshared: Mapping[MachineName, Mapping[MachineName, Choices]] = field(default_factory=dict)
 
     def entry(self, name: MachineName) -> Entry | None:
         return self.controllers.get(name) or self.peers.get(name)
@@ -137,6 +141,9 @@ def encode(document: Document) -> bytes:
     }
     if document.revoked:
         tree["revoked"] = [key.text for key in document.revoked]
+    if document.preshared:
+        tree["preshared"] = {maker: {name: list(each) for name, each in others.items()}
+                             for maker, others in document.preshared.items()}  # fmt: skip
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
 
 
@@ -170,6 +177,7 @@ def decode(data: bytes) -> Document:
     domain = top.take("domain", str, _domain)
     machines = top.take("machines", dict)
     revoked = top.take("revoked", list, _keys, default=())
+    preshared = top.take("preshared", dict, _preshared, default={})
     top.finish()
     controllers: dict[MachineName, ControllerEntry] = {}
     peers: dict[MachineName, PeerEntry] = {}
@@ -180,7 +188,7 @@ def decode(data: bytes) -> Document:
             controllers[name] = entry
         else:
             peers[name] = entry
-    document = Document(instance, base, domain, controllers, peers, serial, revoked)
+    document = Document(instance, base, domain, controllers, peers, serial, revoked, preshared)
     _check_whole(document)
     return document
 
@@ -255,6 +263,7 @@ def _check_whole(document: Document) -> None:
             raise DocumentRefused(f"machine {entry.name!r} has the key {min(revoked)}, which is revoked")
         if entry.second_key is not None and entry.second_key == entry.public_key:
             raise DocumentRefused(f"machine {entry.name!r}: its second key is its first")
+    _check_pairs(document)
     _check_distinct("name but for case", ((entry.name, entry.name.lower()) for entry in everybody))
 
 
@@ -266,6 +275,13 @@ def _check_routes(document: Document) -> None:
     for (network, name), (inner, other) in pairwise(everything):
         if network.overlaps(inner):
             raise DocumentRefused(f"machines {name!r} and {other!r} have routes that overlap: {network}, {inner}")
+
+
+def _check_pairs(document: Document) -> None:
+    for maker, others in document.preshared.items():
+        for other in others:
+            if not is_pair(maker, other, document.controllers, document.peers):
+                raise DocumentRefused(f"{maker!r} makes no preshared key for {other!r}")
 
 
 def keys_text(keys: Iterable[PublicKey]) -> str:
@@ -377,6 +393,27 @@ def _keys(texts: list[Any]) -> tuple[PublicKey, ...]:
     if len(keys) != len(texts) or list(keys) != sorted(set(keys)):
         raise ValueError("keys are texts, sorted, each once")
     return keys
+
+
+def _preshared(tree: dict[str, Any]) -> dict[MachineName, dict[MachineName, Choices]]:
+    return {
+        MachineName(maker): {MachineName(other): _choices(each) for other, each in _table(others).items()}
+        for maker, others in tree.items()
+    }
+
+
+def _table(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{_shown(value)} is no object")
+    return value
+
+
+def _choices(texts: object) -> Choices:
+    if not isinstance(texts, list) or len(texts) not in (1, 2) or not all(isinstance(each, str) for each in texts):
+        raise ValueError(f"{_shown(texts)} is not one fingerprint or two")
+    if len(set(texts)) != len(texts) or texts == [NO_PRESHARED_KEY]:
+        raise ValueError(f"{_shown(texts)} says nothing")
+    return tuple(parse_fingerprint(each) if each else NO_PRESHARED_KEY for each in texts)
 
 
 def _network(text: str, bits: int) -> IPv6Network:

@@ -12,14 +12,17 @@ from warren.inventory.model import Instance, Inventory
 from warren.names import InstanceName, MachineName
 from warren.network.allocate import Allocation, allocate
 from warren.network.document import ControllerEntry, Document, PeerEntry, parse_keys
+from warren.network.preshared import Choices, is_pair, parse_exchanges
 from warren.network.stored import (
     FORMER_KEY_FILE,
     NEXT_KEY_FILE,
     NOTHING_STORED,
+    PRESHARED_FILE,
     PUBLIC_KEY_FILE,
     REVOKED_FILE,
     Stored,
     keys_generator,
+    preshared_generator,
     value_path,
 )
 from warren.wireguard.keys import PublicKey
@@ -51,12 +54,18 @@ def resolve(
         name: _keys(instance, stored.get(name, NOTHING_STORED), revoked[name], problems)
         for name, instance in inventory.instances.items()
     }
+    preshared = {
+        name: _preshared(inventory, instance, stored.get(name, NOTHING_STORED), keys[name], problems)
+        for name, instance in inventory.instances.items()
+    }
     problems += _routes_into_a_mesh(inventory, allocations)
     if problems:
         raise InventoryError(tuple(problems))
     return {
         name: replace(
-            _document(instance, allocations[name], keys[name], serial, expires), revoked=tuple(sorted(revoked[name]))
+            _document(instance, allocations[name], keys[name], serial, expires),
+            revoked=tuple(sorted(revoked[name])),
+            preshared=preshared[name],
         )
         for name, instance in inventory.instances.items()
     }
@@ -130,6 +139,34 @@ def _revoked(instance: InstanceName, stored: Stored, problems: list[Problem]) ->
             path = value_path(machine, keys_generator(instance), REVOKED_FILE)
             problems.append(Problem(path, 0, 0, f"{error}: a list of keys is needed", f"git log -- {path}"))
     return frozenset(found)
+
+
+def _preshared(
+    inventory: Inventory,
+    instance: Instance,
+    stored: Stored,
+    keys: Mapping[MachineName, _Keys],
+    problems: list[Problem],
+) -> dict[MachineName, dict[MachineName, Choices]]:
+    """Of pairs that are there, by maker and other end."""
+    found: dict[MachineName, dict[MachineName, Choices]] = {}
+    has_key = {name for name in keys if keys[name].first is not None and inventory.machines[name].managed}
+    for maker, text in sorted(stored.preshared.items()):
+        try:
+            exchanges = parse_exchanges(text)
+        except ValueError as error:
+            path = value_path(maker, preshared_generator(instance.name), PRESHARED_FILE)
+            problems.append(Problem(path, 0, 0, f"{error}", f"git log -- {path}"))
+            continue
+        of_maker = {
+            other: each.choices
+            for other, each in sorted(exchanges.items())
+            if maker in has_key and other in has_key and any(each.choices)
+            if is_pair(maker, other, instance.controllers, instance.peers)
+        }
+        if of_maker:
+            found[maker] = of_maker
+    return found
 
 
 def _keys(

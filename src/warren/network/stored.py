@@ -13,6 +13,7 @@ PUBLIC_KEY_FILE = "publickey"
 NEXT_KEY_FILE = "nextkey"  # staged by its machine, which does not use it yet
 FORMER_KEY_FILE = "formerkey"  # still accepted, until its machine was seen with the one in `publickey`
 REVOKED_FILE = "revoked"  # keys of the machine that nobody may accept ever again, one a line
+PRESHARED_FILE = "fingerprints"  # of the preshared keys that the machine made, by the other end
 KEY_FILES = (PUBLIC_KEY_FILE, NEXT_KEY_FILE, FORMER_KEY_FILE)
 
 
@@ -22,6 +23,10 @@ def network_generator(instance: InstanceName) -> str:
 
 def keys_generator(instance: InstanceName) -> str:
     return f"wireguard-keys-{instance}"
+
+
+def preshared_generator(instance: InstanceName) -> str:
+    return f"wireguard-psk-{instance}"
 
 
 def value_path(machine: MachineName, generator: str, file: str) -> str:
@@ -39,6 +44,7 @@ class Stored:
     next_keys: Mapping[MachineName, str] = field(default_factory=dict)
     former_keys: Mapping[MachineName, str] = field(default_factory=dict)
     revoked: Mapping[MachineName, str] = field(default_factory=dict)
+    preshared: Mapping[MachineName, str] = field(default_factory=dict)
 
 
 NOTHING_STORED = Stored()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network
 
 from warren.names import InstanceName, InterfaceName, MachineName
+from warren.network.preshared import Choices
 from warren.plan.other_firewalls import NO_OTHERS, OtherFirewalls
 from warren.wireguard.device import ObservedDevice, Peer
 from warren.wireguard.keys import PublicKey
@@ -54,6 +55,8 @@ class Desired:
     # While a machine's key is rotated, both of its keys are in `peers`: the first with all that is its, the second
     # without. Which of them has it in truth, `rotation` picks from what was heard.
     second_keys: Mapping[PublicKey, PublicKey] = field(default_factory=dict)
+    preshared: Mapping[PublicKey, Choices] = field(default_factory=dict)  # none where nothing is said; the first is set
+    left_out: tuple[MachineName, ...] = ()  # in no peer, since this machine lost its preshared keys with them
     expiring: tuple[str, ...] = ()  # for people: who is let in not for long any more, or not any more
 
 

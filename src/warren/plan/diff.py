@@ -46,7 +46,7 @@ from warren.wireguard.device import (
 )
 from warren.wireguard.endpoint import Endpoint, SocketAddress
 from warren.wireguard.keys import PublicKey
-from warren.wireguard.preshared import NO_PRESHARED_KEY
+from warren.wireguard.preshared import NO_PRESHARED_KEY, Fingerprint
 
 Resolved = Mapping[Endpoint, tuple[SocketAddress, ...]]
 """What endpoints stand for now; one that is missing was not looked up, an empty one has no address."""
@@ -172,25 +172,27 @@ def _peers(
     changes: list[PeerChange] = []
     waiting: list[PeerChange] = []
     # A session goes on whatever becomes of the preshared key. Where there is none, a new peer calls at once.
-    renewed = [
+    renewed = {
         key
         for key, peer in device.peers.items()
-        if peer.preshared and key in desired.peers and _is_stale(peer, now_unix_s)
-    ]
-    held = {key: peer for key, peer in device.peers.items() if key not in renewed}
+        if peer.preshared != _preshared(desired, key) and key in desired.peers and _is_stale(peer, now_unix_s)
+    }
+    held = {key: peer for key, peer in device.peers.items() if key not in renewed} if renewed else device.peers
     for key, peer in desired.peers.items():
         if key in held:
-            if change := _change(held[key], peer, now_unix_s, resolved):
+            if change := _change(held[key], peer, _preshared(desired, key), now_unix_s, resolved):
                 changes.append(change)
             continue
         waits = peer.keepalive_s > 0 and not speaks_first(desired, key)
-        changes.append(PeerChange(key, True, peer.allowed_ips, peer.endpoint, 0 if waits else peer.keepalive_s))
+        keepalive_s = 0 if waits else peer.keepalive_s
+        preshared = _preshared(desired, key) or None
+        changes.append(PeerChange(key, True, peer.allowed_ips, peer.endpoint, keepalive_s, preshared=preshared))
         if waits:
             waiting.append(PeerChange(key, keepalive_s=peer.keepalive_s))
     removed = [key for key in device.peers if key not in desired.peers]
     changes = by_naming(changes, held)
     changes += _greetings(device, desired)
-    return SetPeers(desired.interface, tuple(changes), tuple(sorted(renewed + removed))), tuple(waiting)
+    return SetPeers(desired.interface, tuple(changes), tuple(sorted([*renewed, *removed]))), tuple(waiting)
 
 
 def _greetings(device: ObservedDevice, desired: Desired) -> Iterator[PeerChange]:
@@ -206,11 +208,17 @@ def _greetings(device: ObservedDevice, desired: Desired) -> Iterator[PeerChange]
             yield PeerChange(key, keepalive_s=peer.keepalive_s)
 
 
-def _change(held: ObservedPeer, peer: Peer, now_unix_s: float, resolved: Resolved) -> PeerChange | None:
+def _preshared(desired: Desired, key: PublicKey) -> Fingerprint:
+    return desired.preshared[key][0] if key in desired.preshared else NO_PRESHARED_KEY
+
+
+def _change(
+    held: ObservedPeer, peer: Peer, wanted: Fingerprint, now_unix_s: float, resolved: Resolved
+) -> PeerChange | None:
     allowed_ips = None if held.allowed_ips == peer.allowed_ips else peer.allowed_ips
     keepalive_s = None if held.keepalive_s == peer.keepalive_s else peer.keepalive_s
     endpoint = peer.endpoint if _needs_endpoint(held, peer, now_unix_s, resolved) else None
-    preshared = NO_PRESHARED_KEY if held.preshared else None
+    preshared = None if held.preshared == wanted else wanted
     if allowed_ips is None and keepalive_s is None and endpoint is None and preshared is None:
         return None
     return PeerChange(peer.public_key, False, allowed_ips, endpoint, keepalive_s, preshared=preshared)

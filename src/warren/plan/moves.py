@@ -64,7 +64,8 @@ def renewal(device: ObservedDevice, desired: Desired, keys: frozenset[PublicKey]
     for key in sorted(keys & device.peers.keys() & desired.peers.keys()):
         peer, held = desired.peers[key], device.peers[key]
         heard_at = Endpoint(str(held.endpoint.address), held.endpoint.port) if held.endpoint else None
-        changes.append(PeerChange(key, True, held.allowed_ips, peer.endpoint or heard_at, peer.keepalive_s))
+        endpoint, preshared = peer.endpoint or heard_at, held.preshared or None
+        changes.append(PeerChange(key, True, held.allowed_ips, endpoint, peer.keepalive_s, preshared=preshared))
     return SetPeers(desired.interface, tuple(changes), tuple(change.public_key for change in changes))
 
 

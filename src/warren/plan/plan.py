@@ -8,7 +8,7 @@ from warren.errors import DocumentRefused
 from warren.names import MachineName
 from warren.network import addresses
 from warren.network.document import ControllerEntry, Document, Entry
-from warren.plan import rotation
+from warren.plan import preshared, rotation
 from warren.plan.desired import Desired, Firewall, HostLine
 from warren.plan.reachability import Reachability, everything, name_address
 from warren.plan.wireguard_peers import wireguard_peers
@@ -38,6 +38,7 @@ def plan(
         for name, peer in peers
         if peer.public_key in second_keys
     ]
+    choices = dict(preshared.of_machine(document, machine))
     return Desired(
         instance=document.instance,
         machine=machine,
@@ -55,6 +56,7 @@ def plan(
         forwards=isinstance(me, ControllerEntry),
         firewall=_firewall(me),
         hosts=host_lines(document, me, reachability),
+        preshared={peer.public_key: choices[name] for name, peer in peers if name in choices} if choices else {},
         second_keys={peer.public_key: second for _, peer in peers if (second := second_keys.get(peer.public_key))},
     )
 

@@ -22,7 +22,7 @@ from warren.wireguard.keys import PublicKey
 Names = Mapping[PublicKey, MachineName]
 
 _HERE_END = "END"
-NOTHING_FILE = "/dev/null"  # in which wg finds that there is no preshared key
+PRESHARED_FILES = "/var/lib/warren/*/preshared.keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +172,17 @@ def _peer_commands(step: steps.SetPeers, keys: _Keys) -> Iterator[str]:
         yield f"{wg_set} {keys.text(key)} remove{keys.beside(key)}"
     for change in step.changes:
         key = change.public_key
-        command = f"{wg_set} {keys.text(key)}{_peer_settings(change)}{keys.beside(key)}"
+        command = f"{wg_set} {keys.text(key)}{_peer_settings(change, keys)}{keys.beside(key)}"
+        if change.preshared and keys.whole:  # the machine's own file has it
+            command = f"awk '$4 == \"{change.preshared}\" {{print $5}}' {PRESHARED_FILES} | {command}"
         yield keys.unless_unknown([key], command)
 
 
-def _peer_settings(change: steps.PeerChange) -> str:
+def _peer_settings(change: steps.PeerChange, keys: _Keys) -> str:
     words = ""
     if change.preshared is not None:
-        words += f" preshared-key {change.preshared or NOTHING_FILE}"
+        name = "/dev/stdin" if keys.whole else f"{change.preshared}…"
+        words += f" preshared-key {name if change.preshared else '/dev/null'}"
     if change.endpoint is not None:
         words += f" endpoint {quote(str(change.endpoint))}"
     if change.keepalive_s is not None:

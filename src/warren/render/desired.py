@@ -4,7 +4,9 @@
         "interface", "public_key" (null: not made yet), "listen_port" (null: any), "mtu",
         "addresses": ["address/length"],
         "peers": [{"machine", "public_key", "allowed_ips": [CIDR], "endpoint": "host:port" or null,
-                   "persistent_keepalive"}],                                          WireGuard's, by machine
+                   "persistent_keepalive",
+                   "preshared_keys": [fingerprint or "": none] where there are some, the one in force first}],
+                                                           WireGuard's, by machine
         "routes": [{"type": "unicast" or "unreachable", "destination": CIDR}],
         "forwarding": bool,
         "firewall": {"open_udp_port": port or null, "forward_within": interface or null,
@@ -43,7 +45,7 @@ def _instance(desired: Desired, unknown: frozenset[PublicKey]) -> dict[str, obje
         "listen_port": desired.listen_port,
         "mtu": desired.mtu_bytes,
         "addresses": [str(address) for address in sorted(desired.addresses)],
-        "peers": [_peer(desired.peer_names[peer.public_key], peer, unknown) for peer in peers],
+        "peers": [_peer(desired, peer, unknown) for peer in peers],
         "routes": [
             *({"type": "unicast", "destination": str(address.network)} for address in sorted(desired.addresses)),
             *({"type": "unicast", "destination": str(network)} for network in sorted(desired.routes)),
@@ -59,13 +61,15 @@ def _instance(desired: Desired, unknown: frozenset[PublicKey]) -> dict[str, obje
     }
 
 
-def _peer(name: MachineName, peer: Peer, unknown: frozenset[PublicKey]) -> dict[str, object]:
+def _peer(desired: Desired, peer: Peer, unknown: frozenset[PublicKey]) -> dict[str, object]:
+    preshared = desired.preshared.get(peer.public_key, ())
     return {
-        "machine": name,
+        "machine": desired.peer_names[peer.public_key],
         "public_key": _key(peer.public_key, unknown),
         "allowed_ips": allowed_ips_texts(peer.allowed_ips),
         "endpoint": str(peer.endpoint) if peer.endpoint is not None else None,
         "persistent_keepalive": peer.keepalive_s,
+        **({"preshared_keys": list(preshared)} if preshared else {}),
     }
 
 

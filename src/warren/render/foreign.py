@@ -39,7 +39,14 @@ class File:
 
 
 def check_interface(desired: Desired) -> None:
-    """Raise UsageError where other programs would not take the interface's name, or take it for something else."""
+    """Raise UsageError where other programs would not take the interface's name, or take it for something else; and
+    where they would have to be told preshared keys, which only the machine itself knows."""
+    if others := sorted({desired.peer_names[key] for key, choices in desired.preshared.items() if choices[0]}):
+        raise UsageError(
+            f"{desired.machine} has preshared keys with {', '.join(others)} in instance {desired.instance}, which "
+            "nobody but Warren on these machines knows",
+            mend=f"if Warren is not to run on it: machines.{desired.machine}.managed = false; warren machines update",
+        )
     if not _PLAIN_INTERFACE.fullmatch(desired.interface):
         raise UsageError(
             f'"{desired.interface}" cannot be written down as the name of an interface: wg-quick and others take '

@@ -15,17 +15,20 @@ from warren.inventory.model import Instance, Inventory
 from warren.names import InstanceName, MachineName, is_host_name
 from warren.network.addresses import parse_prefix, parse_suffix, prefix_text, suffix_text
 from warren.network.document import keys_text, parse_keys
+from warren.network.preshared import exchanges_text, parse_exchanges
 from warren.network.stored import (
     FORMER_KEY_FILE,
     KEY_FILES,
     NEXT_KEY_FILE,
     PREFIX_FILE,
+    PRESHARED_FILE,
     PUBLIC_KEY_FILE,
     REVOKED_FILE,
     SUFFIX_FILE,
     Stored,
     keys_generator,
     network_generator,
+    preshared_generator,
     value_path,
 )
 from warren.wireguard.keys import PublicKey
@@ -168,11 +171,12 @@ def _network(instance: Instance) -> Generator:
 
 _KEYS_START = keys_generator(InstanceName(""))
 _NETWORK_START = network_generator(InstanceName(""))
+_PRESHARED_START = preshared_generator(InstanceName(""))
 
 
 def instance_of(generator: str) -> InstanceName | None:
     """The instance that a generator's name says; None where the generator is not Warren's."""
-    for start in (_KEYS_START, _NETWORK_START):
+    for start in (_KEYS_START, _NETWORK_START, _PRESHARED_START):
         if generator.startswith(start) and is_host_name(generator.removeprefix(start)):
             return InstanceName(generator.removeprefix(start))
     return None
@@ -183,6 +187,8 @@ def possible_files(generator: str) -> tuple[str, ...]:
     """The public files that a generator of this name can make, whatever the machine's role."""
     if instance_of(generator) is None:
         return ()
+    if generator.startswith(_PRESHARED_START):
+        return (PRESHARED_FILE,)
     return (*KEY_FILES, REVOKED_FILE) if generator.startswith(_KEYS_START) else (PREFIX_FILE, SUFFIX_FILE)
 
 
@@ -194,6 +200,8 @@ def canonical(file: str, text: str) -> str:
         return suffix_text(parse_suffix(text))
     if file == REVOKED_FILE:
         return keys_text(parse_keys(text))
+    if file == PRESHARED_FILE:
+        return exchanges_text(parse_exchanges(text))
     return PublicKey.parse(text).text
 
 
@@ -208,7 +216,7 @@ def same_value(variable: Variable, stored: str | None, text: str) -> bool:
 def file_bytes(file: str, text: str) -> bytes:
     """What the file holds for a value: keys end their line, as `wg pubkey` writes them; addresses do not, for Nix
     expressions of clan repositories glue `::1` to them."""
-    return f"{text}\n".encode() if file in (*KEY_FILES, REVOKED_FILE) else text.encode()
+    return f"{text}\n".encode() if file in (*KEY_FILES, REVOKED_FILE, PRESHARED_FILE) else text.encode()
 
 
 def paths_of(written: Iterable[Variable | SharedVariable]) -> list[str]:
@@ -230,7 +238,9 @@ def by_hand(variable: Variable) -> str:
 
 
 def shortened(variable: Variable, text: str) -> str:
-    """The value for people: of a key, its first eight characters."""
+    """The value for people: of a key, its first eight characters; of a list, how long it is."""
+    if variable.file == PRESHARED_FILE:
+        return f"({len(text.splitlines())} of them)"
     return f"{text[:8]}…" if variable.file in KEY_FILES and len(text) > 8 else text
 
 
@@ -249,6 +259,7 @@ def stored_by_instance(texts: Mapping[Variable, str]) -> dict[InstanceName, Stor
             by_file.get(NEXT_KEY_FILE, {}),
             by_file.get(FORMER_KEY_FILE, {}),
             by_file.get(REVOKED_FILE, {}),
+            by_file.get(PRESHARED_FILE, {}),
         )
         for instance, by_file in files.items()
     }
@@ -262,6 +273,11 @@ def leftovers(inventory: Inventory, stored: Iterable[Variable]) -> tuple[Variabl
         for generator in generators(inventory).values()
         for variable in generator.variables
         for file in (KEY_FILES if generator.kind is Kind.KEYS else (variable.file,))
+    }
+    made |= {
+        Variable(machine, preshared_generator(instance.name), PRESHARED_FILE)
+        for instance in inventory.instances.values()
+        for machine in instance.members
     }
     # What is revoked stays so, whoever leaves.
     return tuple(sorted(variable for variable in stored if variable not in made and variable.file != REVOKED_FILE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NewType
@@ -16,6 +17,7 @@ NO_PRESHARED_KEY = Fingerprint("")
 FINGERPRINT_CHARACTERS = 16
 SEALED_BYTES = KEY_BYTES + hpke.SEALED_MORE_BYTES
 
+_FINGERPRINT = re.compile(f"[0-9a-f]{{{FINGERPRINT_CHARACTERS}}}")
 _FINGERPRINT_DOMAIN = b"warren preshared key fingerprint\0"
 _SEAL_DOMAIN = "warren preshared key, sealed"
 
@@ -29,7 +31,7 @@ def fingerprint(raw: bytes) -> Fingerprint:
 
 def parse_fingerprint(text: str) -> Fingerprint:
     """ValueError where it is none."""
-    if len(text) != FINGERPRINT_CHARACTERS or not set(text) <= set("0123456789abcdef"):
+    if not _FINGERPRINT.fullmatch(text):
         raise ValueError(f"{text!r} is no fingerprint: {FINGERPRINT_CHARACTERS} hexadecimal characters")
     return Fingerprint(text)
 
