@@ -192,11 +192,24 @@ def lines_of_unmanaged(inventory: Inventory) -> list[str]:
 def preshared_lines(folder: Folder) -> list[str]:
     """Preshared keys of the operator's folder that are on their way, as far as is known there."""
     found = exchanges_of(folder.stored)
-    if not any(
-        each.next is not None or each.former is not None for others in found.values() for each in others.values()
-    ):
-        return []
-    return lines_of_waiting(found, behind_pairs(folder))
+    every = [each for others in found.values() for each in others.values()]
+    is_pending = any(each.next is not None or each.former is not None for each in every)
+    waiting = lines_of_waiting(found, behind_pairs(folder)) if is_pending else []
+    return [*_lines_of_missing(folder, found), *waiting]
+
+
+def _lines_of_missing(folder: Folder, found: Exchanges) -> list[str]:
+    """Of instances that were brought to machines at least once: before that, nobody is late."""
+    missing: dict[InstanceName, int] = {}
+    for each in without_key(folder.inventory, folder.documents, found):
+        if not any(is_shut_out(folder, end, each.instance) for end in each.pair):
+            missing[each.instance] = missing.get(each.instance, 0) + 1
+    record = Record(folder.store)
+    return [
+        f"{instance}: {number_of_pairs(count)} without a preshared key (warren machines update)"
+        for instance, count in missing.items()
+        if record.was_published(instance)
+    ]
 
 
 def behind_pairs(folder: Folder) -> set[tuple[MachineName, InstanceName]]:

@@ -12,7 +12,7 @@ from typing import Protocol
 from warren.errors import LabError
 from warren.host import files, hosts_file
 from warren.inventory.model import Inventory
-from warren.lab import machines, mesh, ssh
+from warren.lab import machines, mesh, preshared, ssh
 from warren.lab.faults import HEALTHY
 from warren.lab.lab import Lab
 from warren.lab.limits import check_computer, make_room
@@ -23,7 +23,7 @@ from warren.lab.underlay import check_behind_nat, default_behind_nat, design, ho
 from warren.names import InstanceName, MachineName
 from warren.network.document import Document
 from warren.network.resolve import resolve
-from warren.network.stored import KEY_FILES, PUBLIC_KEY_FILE, keys_generator
+from warren.network.stored import KEY_FILES, PRESHARED_FILE, PUBLIC_KEY_FILE, keys_generator
 from warren.vars.generate import Selection, work
 from warren.vars.generators import Variable, stored_by_instance
 
@@ -154,11 +154,15 @@ class _Builder:
     def _documents(self) -> dict[InstanceName, Document]:
         """Have keys made, and resolve; addresses that the lab once gave stay, unless the operator stored others."""
         keys = mesh.make_keys(self.lab.places(), mesh.instances_of(self.inventory))
-        texts = {variable: text for variable, text in self._stored().items() if variable.file not in KEY_FILES}
+        not_kept = (*KEY_FILES, PRESHARED_FILE)  # what the operator has is of other machines
+        texts = {variable: text for variable, text in self._stored().items() if variable.file not in not_kept}
         texts |= work(self.inventory, texts, Selection()).values
         for machine, made in keys.items():
             for instance, text in made.items():
                 texts[Variable(machine, keys_generator(instance), PUBLIC_KEY_FILE)] = text
+        if any(instance.psk for instance in self.inventory.instances.values()):
+            keyed = resolve(self.inventory, stored_by_instance(texts))
+            texts |= preshared.share(self.lab.places(), self.inventory, keyed)
         self.lab.folder.write_vars(texts)
         stored = stored_by_instance(texts)
         before = self.lab.folder.read_documents()
