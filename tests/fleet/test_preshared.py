@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from fleet.fleets import FOLDER, OPERATOR, Fleet, all_pairs, installed_fleet
-from fleet.test_rotation import back
+from fleet.test_rotation import back, stage
 from fleet.test_traffic import nothing_lost
 from lab.labs import CONTROLLERS, DEMO, PEERS
 from namespaces import wait_until
@@ -123,8 +123,10 @@ def test_without_sessions_they_find_each_other_by_their_keys(five: Fleet) -> Non
 def test_of_one_machine_alone(five: Fleet) -> None:
     before = set_keys(five)
     five.warren(*GENERATE, "--regenerate", "--machine", "laptop1")
+    stage(five, "laptop1")  # and its own key, which is a matter of its own
     five.warren("machines", "update")
     after = set_keys(five)
+    assert five.failing([("laptop1", "server1"), ("server2", "laptop1"), ("laptop1", "laptop2")]) == []
     assert {pair for pair in PAIRS if before[pair] != after[pair]} == {pair for pair in PAIRS if "laptop1" in pair}
     assert five.warren(*GENERATE).err == "nothing is missing\n"
 
@@ -186,6 +188,9 @@ def test_a_machine_that_lost_its_keys_is_told_how_to_get_others(five: Fleet) -> 
     assert "does not hold its preshared keys with server1, server2" in said.err
     mend = "warren vars generate --service wireguard-psk-vpn --regenerate --at-once --machine laptop1"
     assert mend in said.err
+    five.write(f"{FOLDER}/warren.toml", f"{WITH}roles.peer.machines.laptop1.settings.mtu = 1400\n")
+    assert "does not hold its preshared keys" in five.warren("machines", "update", code=4).err  # it is refused
+    assert "mtu 1400" not in five.sh("laptop1", "ip link show dev vpn")
     five.warren(*mend.split()[1:])
     five.warren("machines", "update")
     assert_all_have_one(five)

@@ -69,6 +69,7 @@ def test_no_bytes_but_a_document_are_followed(document: Document, data: st.DataO
         (["machines", "laptop1", "suffix"], "0:0:0:1", "would cover the controllers' own ::1"),
         (["machines", "la ptop"], {"role": "peer"}, "machine 'la ptop': not a host name"),
         (["machines", "laptop2"], "peer", "an object is needed"),
+        (["preshared_command"], "/bin/sh -c", "'/bin/sh -c' is not a host name"),
         (["preshared"], {"laptop1": 5}, "'preshared': 5 is no object"),
         (["preshared"], {"laptop1": {"server1": "0123456789abcdef"}}, "is not one fingerprint or two"),
         (["preshared"], {"laptop1": {"server1": []}}, "is not one fingerprint or two"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from meshes import inventory, mesh
 from plan.test_diff import NOW_S, any_machine, perform, resolved_of
 from strategies import documents, public_key
+from warren.fleet.plans import plan_digests
 from warren.names import MachineName
 from warren.network.document import Document
 from warren.network.preshared import Exchange, exchanges_text
@@ -25,7 +26,7 @@ from warren.plan.preshared import NOTHING_HELD, OVERDUE_S, Held
 from warren.plan.steps import SetPeers
 from warren.render.commands import log_lines
 from warren.wireguard.device import REJECT_AFTER_TIME_S, ObservedDevice, ObservedPeer
-from warren.wireguard.preshared import NO_PRESHARED_KEY, Fingerprint, fingerprint
+from warren.wireguard.preshared import NO_PRESHARED_KEY, NOBODYS, Fingerprint, fingerprint
 
 SERVER1, SERVER2, LAPTOP1 = map(MachineName, ("server1", "server2", "laptop1"))
 OLD, NEW, STAGED = fingerprint(b"old"), fingerprint(b"new"), fingerprint(b"staged")
@@ -137,6 +138,30 @@ def test_a_key_is_exchanged_without_ending_the_session_and_a_dead_one_is_begun_a
         assert step.removed == removed
         assert [(each.public_key, each.preshared) for each in step.changes] == [(key, NEW)]
         assert NEW in log_lines(step, {})[-1]
+
+
+@given(documents(), st.data())
+def test_where_a_program_says_them_nothing_of_it_is_touched_and_new_peers_let_nobody_in(
+    drawn: Document, data: st.DataObject
+) -> None:
+    commanded = replace(drawn, preshared_command="agreed")
+    me = any_machine(drawn, data)
+    assert plan(commanded, me).preshared_command == "agreed"
+    desired = settled(commanded, me, NOTHING_SET, NOTHING_HELD, is_watched=True)
+    made = perform(NOTHING, desired)
+    assert made.device is not None
+    assert {peer.preshared for peer in made.device.peers.values()} <= {NOBODYS}
+    says = data.draw(st.sampled_from((NEW, NO_PRESHARED_KEY)))
+    told = {key: peer._replace(preshared=says) for key, peer in made.device.peers.items()}
+    seen = replace(made, device=replace(made.device, peers=told))
+    assert seen.device is not None
+    desired = settled(commanded, me, seen.device, NOTHING_HELD, is_watched=False)
+    assert diff(seen, desired, resolved_of(desired)) == ()
+
+
+def test_whether_a_program_says_them_concerns_everybody() -> None:
+    before, after = (plan_digests(each) for each in (document(), replace(document(), preshared_command="agreed")))
+    assert all(before[name] != after[name] for name in before)
 
 
 @given(documents(), st.data())

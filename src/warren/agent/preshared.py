@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from warren.agent.preshared_commands import PresharedCommands
 from warren.errors import UsageError, WarrenError
 from warren.host import preshared as keeper
 from warren.host import wireguard
@@ -129,17 +130,24 @@ class _Followed:
 
 
 class PresharedWatch:
-    """`due_s`: when to look (monotonic)."""
+    """Keys that are exchanged, and those that programs say."""
 
     def __init__(self, host: Host, me: MachineName) -> None:
         self._host = host
         self._me = me
         self._followed: dict[InstanceName, _Followed] = {}
         self._turns: dict[PublicKey, _Turn] = {}
-        self.due_s = float("inf")
+        self._due_s = float("inf")
+        self._commands = PresharedCommands(me)
+
+    @property
+    def due_s(self) -> float:
+        """When to look (monotonic)."""
+        return min(self._due_s, self._commands.due_s)
 
     def refresh(self, documents: Mapping[InstanceName, Document]) -> None:
         """After a look of the agent: these are the documents now."""
+        self._commands.refresh(documents)
         self._followed = {}
         for name, document in documents.items():
             try:
@@ -150,18 +158,19 @@ class PresharedWatch:
                 self._followed[name] = found
         known = {key for each in self._followed.values() for key in each.may_be}
         self._turns = {key: turn for key, turn in self._turns.items() if key in known}
-        self.due_s = time.monotonic() if self._followed else float("inf")
+        self._due_s = time.monotonic() if self._followed else float("inf")
 
     def look(self) -> None:
         """If it is time: try the next key where no handshake comes about by the one that is set."""
-        if time.monotonic() < self.due_s:
+        self._commands.look()
+        if time.monotonic() < self._due_s:
             return
         for name, each in self._followed.items():
             try:
                 self._follow(name, each)
             except WarrenError as error:  # the interface is just being made or taken away; the reconcile tells more
                 log.debug("%s: %s", name, error)
-        self.due_s = time.monotonic() + LOOK_S
+        self._due_s = time.monotonic() + LOOK_S
 
     def _follow(self, name: InstanceName, followed: _Followed) -> None:
         device = wireguard.open_device(followed.interface)

@@ -19,7 +19,7 @@ from warren.agent import machine as this_machine
 from warren.agent.machine import Documents, Verdict
 from warren.agent.reconcile import Pending
 from warren.errors import DocumentRefused, MachineError, UsageError, WarrenError
-from warren.host import echo, signature, state, timer, trial
+from warren.host import echo, preshared_command, signature, state, timer, trial
 from warren.host.machine import Host
 from warren.host.process import Process
 from warren.host.trial import Trial, Tried
@@ -171,6 +171,8 @@ def _accepted(
         try:
             succession.check(document, held.get(name), me)
             admission.check(document, host.revoked(name), f"{name} on {me}")
+            if document.preshared_command:
+                preshared_command.check(document.preshared_command)
         except WarrenError as error:
             refused[name] = error
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,8 +36,8 @@ from warren.plan.diff import Resolved
 from warren.plan.preshared import Held, of_machine
 from warren.plan.steps import Step
 from warren.wireguard.endpoint import Endpoint, IPAddress, SocketAddress
-from warren.wireguard.keys import PublicKey
-from warren.wireguard.preshared import NO_PRESHARED_KEY
+from warren.wireguard.keys import KEY_BYTES, PresharedKey, PublicKey
+from warren.wireguard.preshared import NO_PRESHARED_KEY, NOBODYS
 
 log = logging.getLogger("warren")
 
@@ -177,8 +178,12 @@ def _set_private_key(host: Host, step: steps.SetPrivateKey, _: Resolved) -> None
 
 
 def _set_peers(host: Host, step: steps.SetPeers, resolved: Resolved) -> None:
-    names = {change.preshared for change in step.changes if change.preshared}
-    known = {NO_PRESHARED_KEY: wireguard.NO_KEY, **preshared.find(names, host.state)}
+    names = {change.preshared for change in step.changes if change.preshared} - {NOBODYS}
+    known = {
+        NO_PRESHARED_KEY: wireguard.NO_KEY,
+        NOBODYS: PresharedKey(secrets.token_bytes(KEY_BYTES)),
+        **preshared.find(names, host.state),
+    }
     changes = [
         wireguard.PeerChange(
             change.public_key,

@@ -53,7 +53,16 @@ def read_mesh(name: InstanceName, tree: schema.Instance, machines: Machines, rep
     _check_routes_distinct(controllers, controller, machines, report)
     _check_controller_settings(name, controller, peer, machines, report)
     peers = _peers(name, controller, peer, machines, report)
-    return Mesh(Instance(name, domain, controllers, peers, tree.get("psk") is True), path, controller, peer)
+    psk, psk_command = _preshared(path, tree, report)
+    return Mesh(Instance(name, domain, controllers, peers, psk, psk_command), path, controller, peer)
+
+
+def _preshared(path: Path, tree: schema.Instance, report: Report) -> tuple[bool, str]:
+    psk, command = tree.get("psk") is True, tree.get("psk_command") or ""
+    if psk and command:
+        message = "psk and psk_command contradict each other: a pair has one preshared key"
+        report.add((*path, "psk_command"), message, "remove one of them", at_key=True)
+    return psk, command
 
 
 def _check_members(name: InstanceName, controller: Role, peer: Role, report: Report) -> None:

@@ -64,6 +64,7 @@ class Instance:
     controllers: Mapping[MachineName, Controller]
     peers: Mapping[MachineName, PeerMachine]
     psk: bool = False  # each pair of machines that speak to each other has a preshared key as well
+    psk_command: str = ""  # or one that the program of this name says, on each machine
 
     @property
     def members(self) -> dict[MachineName, Member]:

@@ -25,6 +25,7 @@ KEY_AGES_DAYS = range(1, 36501)
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 Name: TypeAlias = Annotated[str, Field(pattern=HOST_NAME_PATTERN, description=f"A name: {HOST_NAME_RULE}.")]
+ProgramName: TypeAlias = Annotated[str, Field(pattern=HOST_NAME_PATTERN)]
 Port: TypeAlias = Annotated[int, Field(ge=PORTS.start, lt=PORTS.stop)]
 Mtu: TypeAlias = Annotated[int, Field(ge=MTUS.start, lt=MTUS.stop)]
 Days: TypeAlias = Annotated[int, Field(ge=KEY_AGES_DAYS.start, lt=KEY_AGES_DAYS.stop)]
@@ -194,6 +195,13 @@ class Instance(TypedDict, total=False):
     psk: Annotated[
         bool | None,
         Field(description="`true`: each pair of machines that speak to each other has a preshared key as well."),
+    ]
+    psk_command: Annotated[
+        ProgramName | None,
+        Field(
+            description="Preshared keys that a program says on each machine, such as one that exchanges them with "
+            "post-quantum cryptography: its name in `/etc/warren/psk-commands` there."
+        ),
     ]
 
 

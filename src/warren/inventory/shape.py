@@ -154,6 +154,9 @@ _RANGES = {"mtu": (MTUS, _USUAL_MTU), "max_key_age_days": (KEY_AGES_DAYS, _USUAL
 def _bad_text(path: Path, value: Any) -> tuple[str, str]:
     if path[-1] == "name":
         return f"{quoted(value)} cannot be the inventory's name", _better_name(value)
+    if path[-1] == "psk_command":
+        mend = 'name a program in /etc/warren/psk-commands, which root of each machine puts there: "rosenpass"'
+        return f"{quoted(value)} is no program's name", mend
     if path[-1] == "expires":
         mend = 'write the last day, or a time: "2026-12-31", "2026-12-31T18:00+01:00"'
         return f"{quoted(value)} is no day and no time", mend

@@ -81,7 +81,8 @@ class Document:
     """One mesh. Both mappings are sorted by name; no machine is in both. `serial` grows with each published one.
 
     `revoked`: keys that nobody accepts ever again, sorted. `preshared`: by maker and other end, the fingerprints
-    of the preshared keys that pairs have (`network.preshared`).
+    of the preshared keys that pairs have (`network.preshared`). `preshared_command`: the name of the
+    program that says them instead, on each machine; "": none.
     """
 
     instance: InstanceName
@@ -92,6 +93,7 @@ class Document:
     serial: int = 0
     revoked: tuple[PublicKey, ...] = ()
     preshared: Mapping[MachineName, Mapping[MachineName, Choices]] = field(default_factory=dict)
+    preshared_command: str = ""
 
     def entry(self, name: MachineName) -> Entry | None:
         return self.controllers.get(name) or self.peers.get(name)
@@ -141,6 +143,8 @@ def encode(document: Document) -> bytes:
     }
     if document.revoked:
         tree["revoked"] = [key.text for key in document.revoked]
+    if document.preshared_command:
+        tree["preshared_command"] = document.preshared_command
     if document.preshared:
         tree["preshared"] = {maker: {name: list(each) for name, each in others.items()}
                              for maker, others in document.preshared.items()}  # fmt: skip
@@ -178,6 +182,7 @@ def decode(data: bytes) -> Document:
     machines = top.take("machines", dict)
     revoked = top.take("revoked", list, _keys, default=())
     preshared = top.take("preshared", dict, _preshared, default={})
+    preshared_command = top.take("preshared_command", str, _host_name, default="")
     top.finish()
     controllers: dict[MachineName, ControllerEntry] = {}
     peers: dict[MachineName, PeerEntry] = {}
@@ -188,7 +193,7 @@ def decode(data: bytes) -> Document:
             controllers[name] = entry
         else:
             peers[name] = entry
-    document = Document(instance, base, domain, controllers, peers, serial, revoked, preshared)
+    document = Document(instance, base, domain, controllers, peers, serial, revoked, preshared, preshared_command)
     _check_whole(document)
     return document
 

@@ -66,6 +66,7 @@ def resolve(
             _document(instance, allocations[name], keys[name], serial, expires),
             revoked=tuple(sorted(revoked[name])),
             preshared=preshared[name],
+            preshared_command=instance.psk_command,
         )
         for name, instance in inventory.instances.items()
     }

@@ -56,6 +56,7 @@ class Desired:
     # without. Which of them has it in truth, `rotation` picks from what was heard.
     second_keys: Mapping[PublicKey, PublicKey] = field(default_factory=dict)
     preshared: Mapping[PublicKey, Choices] = field(default_factory=dict)  # none where nothing is said; the first is set
+    preshared_command: str = ""  # the program that says them instead
     left_out: tuple[MachineName, ...] = ()  # in no peer, since this machine lost its preshared keys with them
     expiring: tuple[str, ...] = ()  # for people: who is let in not for long any more, or not any more
 

@@ -46,7 +46,7 @@ from warren.wireguard.device import (
 )
 from warren.wireguard.endpoint import Endpoint, SocketAddress
 from warren.wireguard.keys import PublicKey
-from warren.wireguard.preshared import NO_PRESHARED_KEY, Fingerprint
+from warren.wireguard.preshared import NO_PRESHARED_KEY, NOBODYS, Fingerprint
 
 Resolved = Mapping[Endpoint, tuple[SocketAddress, ...]]
 """What endpoints stand for now; one that is missing was not looked up, an empty one has no address."""
@@ -175,7 +175,7 @@ def _peers(
     renewed = {
         key
         for key, peer in device.peers.items()
-        if peer.preshared != _preshared(desired, key) and key in desired.peers and _is_stale(peer, now_unix_s)
+        if key in desired.peers and not _has_preshared(peer, _preshared(desired, key)) and _is_stale(peer, now_unix_s)
     }
     held = {key: peer for key, peer in device.peers.items() if key not in renewed} if renewed else device.peers
     for key, peer in desired.peers.items():
@@ -212,13 +212,17 @@ def _preshared(desired: Desired, key: PublicKey) -> Fingerprint:
     return desired.preshared[key][0] if key in desired.preshared else NO_PRESHARED_KEY
 
 
+def _has_preshared(held: ObservedPeer, wanted: Fingerprint) -> bool:
+    return held.preshared == wanted or (wanted == NOBODYS and bool(held.preshared))
+
+
 def _change(
     held: ObservedPeer, peer: Peer, wanted: Fingerprint, now_unix_s: float, resolved: Resolved
 ) -> PeerChange | None:
     allowed_ips = None if held.allowed_ips == peer.allowed_ips else peer.allowed_ips
     keepalive_s = None if held.keepalive_s == peer.keepalive_s else peer.keepalive_s
     endpoint = peer.endpoint if _needs_endpoint(held, peer, now_unix_s, resolved) else None
-    preshared = None if held.preshared == wanted else wanted
+    preshared = None if _has_preshared(held, wanted) else wanted
     if allowed_ips is None and keepalive_s is None and endpoint is None and preshared is None:
         return None
     return PeerChange(peer.public_key, False, allowed_ips, endpoint, keepalive_s, preshared=preshared)

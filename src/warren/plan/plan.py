@@ -57,6 +57,7 @@ def plan(
         firewall=_firewall(me),
         hosts=host_lines(document, me, reachability),
         preshared={peer.public_key: choices[name] for name, peer in peers if name in choices} if choices else {},
+        preshared_command=document.preshared_command,
         second_keys={peer.public_key: second for _, peer in peers if (second := second_keys.get(peer.public_key))},
     )
 

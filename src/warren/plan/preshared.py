@@ -19,7 +19,7 @@ from warren.network.preshared import NONE, Choices, is_maker
 from warren.plan.desired import Desired
 from warren.wireguard.device import REKEY_AFTER_TIME_S, REKEY_TIMEOUT_S, ObservedDevice, ObservedPeer
 from warren.wireguard.keys import PublicKey
-from warren.wireguard.preshared import NO_PRESHARED_KEY, Fingerprint
+from warren.wireguard.preshared import NO_PRESHARED_KEY, NOBODYS, Fingerprint
 
 Held = Mapping[MachineName, Sequence[Fingerprint]]
 """The keys that a machine holds for its pairs, by the other end, oldest first."""
@@ -54,6 +54,8 @@ def settled(desired: Desired, document: Document, device: ObservedDevice, held: 
 
     `is_watched`: an agent tries one after the other (`agent.preshared`), and what it has set is right.
     """
+    if desired.preshared_command:
+        return replace(desired, preshared={key: (_as_it_is(device, key),) for key in desired.peers})
     if not desired.preshared and not held:
         return desired
     now: dict[PublicKey, Choices] = {}
@@ -79,6 +81,11 @@ def settled(desired: Desired, document: Document, device: ObservedDevice, held: 
         },
         left_out=tuple(sorted(set(lost.values()))),
     )
+
+
+def _as_it_is(device: ObservedDevice, key: PublicKey) -> Fingerprint:
+    """Where a program says the keys, the agent alone sets them. Until it does, a new peer is let in by none."""
+    return device.peers[key].preshared if key in device.peers else NOBODYS
 
 
 def lost_line(desired: Desired) -> str:

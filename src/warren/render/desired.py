@@ -11,6 +11,7 @@
         "forwarding": bool,
         "firewall": {"open_udp_port": port or null, "forward_within": interface or null,
                      "forward_to": [CIDR] where there are networks behind the machine},
+        "preshared_command": program, where one says the preshared keys,
         "hosts": [{"address", "name"}]}}}
 
 The MTU is what the inventory sets, else the usual one; machines derive their own from the way to the endpoints.
@@ -57,6 +58,7 @@ def _instance(desired: Desired, unknown: frozenset[PublicKey]) -> dict[str, obje
             "forward_within": desired.firewall.interface if desired.firewall.forward else None,
             **({"forward_to": list(map(str, desired.firewall.routes))} if desired.firewall.routes else {}),
         },
+        **({"preshared_command": desired.preshared_command} if desired.preshared_command else {}),
         "hosts": [{"address": str(line.address), "name": line.name} for line in desired.hosts],
     }
 

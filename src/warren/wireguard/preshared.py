@@ -14,6 +14,7 @@ Fingerprint = NewType("Fingerprint", str)
 """A name of a preshared key, of which nothing about the key can be told: FINGERPRINT_CHARACTERS hexadecimal ones."""
 
 NO_PRESHARED_KEY = Fingerprint("")
+NOBODYS = Fingerprint("random")  # stands for any key at all: where there is none yet, one that nobody else has
 FINGERPRINT_CHARACTERS = 16
 SEALED_BYTES = KEY_BYTES + hpke.SEALED_MORE_BYTES
 
