@@ -13,16 +13,18 @@ from typing import TypeAlias
 import pytest
 
 from namespaces import Namespace, drop_root, in_namespace, sh, wait_until
-from warren.errors import KernelError
+from warren.errors import KernelError, MachineError
 from warren.host import rtnetlink
+from warren.host.machine import Host
 from warren.host.wireguard import NO_KEY, Device, PeerChange, open_device
 from warren.host.wireguard_kernel import ALLOWED_IPS_IN_PART
 from warren.names import InterfaceName
+from warren.plan import steps
 from warren.wireguard import x25519
 from warren.wireguard.device import AllowedIP, ObservedPeer
 from warren.wireguard.endpoint import SocketAddress
 from warren.wireguard.keys import PresharedKey, PrivateKey, PublicKey
-from warren.wireguard.preshared import NO_PRESHARED_KEY, fingerprint
+from warren.wireguard.preshared import NO_PRESHARED_KEY, NOBODYS, fingerprint
 
 pytestmark = pytest.mark.root
 
@@ -348,3 +350,22 @@ def _change_everything_but(untouched: PublicKey) -> None:
 
 def _ping(namespace: Namespace) -> None:
     namespace.sh("ping -6 -c 3 -i 0.02 -W 20 fd28::2")
+
+
+def test_a_session_that_is_begun_anew_has_the_preshared_key_that_a_program_said(new_device: NewDevice) -> None:
+    def check() -> None:
+        device = new_device(VPN)
+        key = PresharedKey(bytes(range(32)))
+        name = fingerprint(key.reveal())
+        device.set_peers([PeerChange(A, True, preshared_key=key)])
+        step = steps.SetPeers(VPN, (steps.PeerChange(A, True, frozenset(), preshared=name),), (A,))
+        with pytest.raises(MachineError, match=f"has no preshared key {name}"):
+            Host(Path("/run/state")).perform(step, {})
+        assert device.read().peers[A].preshared == name  # nothing was done
+        Host(Path("/run/state"), preshared_keys={name: key}).perform(step, {})
+        assert device.read().peers[A].preshared == name
+        nobodys = steps.SetPeers(VPN, (steps.PeerChange(B, True, frozenset(), preshared=NOBODYS),))
+        Host(Path("/run/state")).perform(nobodys, {})
+        assert device.read().peers[B].preshared not in (NO_PRESHARED_KEY, NOBODYS, name)
+
+    in_namespace(check)

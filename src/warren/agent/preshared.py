@@ -138,7 +138,7 @@ class PresharedWatch:
         self._followed: dict[InstanceName, _Followed] = {}
         self._turns: dict[PublicKey, _Turn] = {}
         self._due_s = float("inf")
-        self._commands = PresharedCommands(me)
+        self._commands = PresharedCommands(host, me)
 
     @property
     def due_s(self) -> float:

@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 from warren.errors import WarrenError
 from warren.host import preshared_command, wireguard
+from warren.host.machine import Host
 from warren.names import InstanceName, InterfaceName, MachineName
 from warren.network.document import Document, keys_of
 from warren.plan.plan import plan
 from warren.wireguard.keys import PresharedKey, PublicKey
-from warren.wireguard.preshared import NO_PRESHARED_KEY, fingerprint
+from warren.wireguard.preshared import NO_PRESHARED_KEY, Fingerprint, fingerprint
 
 log = logging.getLogger("warren")
 
@@ -51,8 +52,10 @@ _NOTHING = _Asked((), {}, {})
 class PresharedCommands:
     """`due_s`: when to look for answers (monotonic)."""
 
-    def __init__(self, me: MachineName) -> None:
+    def __init__(self, host: Host, me: MachineName) -> None:
+        self._host = host
         self._me = me
+        self._names: dict[_Question, Fingerprint] = {}
         self._asked = _NOTHING
         self._answers: queue.SimpleQueue[tuple[_Question, PresharedKey | str | None]] = queue.SimpleQueue()
         self._told: dict[_Question, str] = {}
@@ -109,7 +112,7 @@ class PresharedCommands:
         device = wireguard.open_device(self._asked.interfaces[question.instance])
         if device is None:
             return
-        name = NO_PRESHARED_KEY if key is None else fingerprint(key.reveal())
+        name = self._known(question, key)
         peers = device.read().peers
         changes = [
             wireguard.PeerChange(each, preshared_key=wireguard.NO_KEY if key is None else key)
@@ -117,6 +120,15 @@ class PresharedCommands:
             if each in peers and peers[each].preshared != name
         ]
         device.set_peers(changes)
+
+    def _known(self, question: _Question, key: PresharedKey | None) -> Fingerprint:
+        """Its name. Whoever begins a session anew meanwhile has to set the key again."""
+        name = NO_PRESHARED_KEY if key is None else fingerprint(key.reveal())
+        self._host.preshared_keys.pop(self._names.get(question, NO_PRESHARED_KEY), None)
+        self._names[question] = name
+        if key is not None:
+            self._host.preshared_keys[name] = key
+        return name
 
     def _tell(self, question: _Question, problem: str) -> None:
         if problem and self._told.get(question) != problem:

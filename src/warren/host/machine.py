@@ -37,7 +37,7 @@ from warren.plan.preshared import Held, of_machine
 from warren.plan.steps import Step
 from warren.wireguard.endpoint import Endpoint, IPAddress, SocketAddress
 from warren.wireguard.keys import KEY_BYTES, PresharedKey, PublicKey
-from warren.wireguard.preshared import NO_PRESHARED_KEY, NOBODYS
+from warren.wireguard.preshared import NO_PRESHARED_KEY, NOBODYS, Fingerprint
 
 log = logging.getLogger("warren")
 
@@ -53,6 +53,7 @@ class Host:
 
     state: Path = state.ROOT
     said: set[str] = field(default_factory=set)  # what the log has of endpoints that have no address now
+    preshared_keys: dict[Fingerprint, PresharedKey] = field(default_factory=dict)  # that programs said to this process
 
     # Who and what
 
@@ -178,12 +179,13 @@ def _set_private_key(host: Host, step: steps.SetPrivateKey, _: Resolved) -> None
 
 
 def _set_peers(host: Host, step: steps.SetPeers, resolved: Resolved) -> None:
-    names = {change.preshared for change in step.changes if change.preshared} - {NOBODYS}
     known = {
         NO_PRESHARED_KEY: wireguard.NO_KEY,
         NOBODYS: PresharedKey(secrets.token_bytes(KEY_BYTES)),
-        **preshared.find(names, host.state),
+        **host.preshared_keys,
     }
+    names = {change.preshared for change in step.changes if change.preshared is not None}
+    known |= preshared.find(names - known.keys(), host.state)
     changes = [
         wireguard.PeerChange(
             change.public_key,
