@@ -21,7 +21,7 @@ from namespaces import drop_root, in_namespace, sh
 from warren.errors import MachineError
 from warren.host import keys
 from warren.names import InstanceName
-from warren.wireguard.keys import clamp
+from warren.wireguard.keys import PrivateKey, clamp
 
 VPN = InstanceName("vpn")
 
@@ -271,6 +271,78 @@ def test_a_key_that_is_replaced_takes_the_staged_one_with_it(root: Path) -> None
     replaced = keys.replace_key(VPN, root)
     assert list(keys.own_keys(VPN, root)) == [replaced]
     assert keys.stage_key(VPN, root) != staged
+
+
+FIRST, SECOND, THIRD = (PrivateKey(bytes([number]) * 32) for number in (1, 2, 3))
+
+
+def test_a_key_that_is_brought_is_kept_like_one_that_is_made_here(root: Path) -> None:
+    assert keys.keep_key(VPN, FIRST, None, None, root) is True
+    path = keys.key_path(VPN, root)
+    assert path.read_text() == f"{FIRST.reveal_text()}\n"
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)] == [0o600, 0o700]
+    assert keys.keep_key(VPN, FIRST, None, None, root) is False
+    assert [each.name for each in path.parent.iterdir()] == ["private.key"]
+
+
+def test_a_key_that_is_there_is_never_overwritten_by_one_that_is_brought(root: Path) -> None:
+    """It waits as the next one, which a document brings into use or not."""
+    own = keys.ensure_key(VPN, root)
+    keys.keep_key(VPN, FIRST, None, own, root)
+    assert list(keys.own_keys(VPN, root)) == [own, keys.public_key(FIRST)]
+    keys.settle(VPN, keys.public_key(FIRST), root)
+    assert list(keys.own_keys(VPN, root)) == [keys.public_key(FIRST)]
+
+
+def test_both_keys_of_a_rotation_are_brought_at_once_and_again(root: Path) -> None:
+    for _ in range(2):
+        keys.keep_key(VPN, FIRST, SECOND, keys.public_key(FIRST), root)
+        assert list(keys.own_keys(VPN, root).values()) == [FIRST, SECOND]
+    keys.keep_key(VPN, FIRST, THIRD, keys.public_key(FIRST), root)  # staged anew, before it counted
+    assert list(keys.own_keys(VPN, root).values()) == [FIRST, THIRD]
+
+
+def test_a_next_key_that_is_in_use_already_is_not_replaced(root: Path) -> None:
+    keys.keep_key(VPN, FIRST, SECOND, keys.public_key(FIRST), root)
+    with pytest.raises(MachineError, match="in use already"):
+        keys.keep_key(VPN, FIRST, THIRD, keys.public_key(SECOND), root)
+    assert list(keys.own_keys(VPN, root).values()) == [FIRST, SECOND]
+
+
+def test_a_next_key_is_not_kept_without_one_that_it_comes_after(root: Path) -> None:
+    with pytest.raises(MachineError, match='no key for instance "vpn"'):
+        keys.keep_key(VPN, None, SECOND, None, root)
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(("mode", "content"), [(0o644, GOOD), (0o600, GOOD[:20])])
+def test_beside_a_broken_key_nothing_is_kept(root: Path, mode: int, content: bytes) -> None:
+    keys.keep_key(VPN, FIRST, None, None, root)
+    path = keys.key_path(VPN, root)
+    path.write_bytes(content)
+    path.chmod(mode)
+    with pytest.raises(MachineError):
+        keys.keep_key(VPN, SECOND, None, None, root)
+    assert path.read_bytes() == content
+    assert [each.name for each in path.parent.iterdir()] == ["private.key"]
+
+
+@pytest.mark.root
+def test_a_full_disk_keeps_no_half_of_a_key_that_is_brought() -> None:
+    def check() -> None:
+        sh("mkdir /run/warren; mount -t tmpfs -o size=16k none /run/warren")
+        root = Path("/run/warren")
+        keys.keep_key(VPN, FIRST, None, None, root)
+        sh("dd if=/dev/zero of=/run/warren/full bs=4k 2>/dev/null || true")
+        for brought in (FIRST, SECOND):
+            with pytest.raises(MachineError, match="No space"):
+                keys.keep_key(VPN, brought, THIRD, None, root)
+        assert list(keys.own_keys(VPN, root).values()) == [FIRST]
+        with pytest.raises(MachineError, match="No space"):
+            keys.keep_key(InstanceName("home"), FIRST, None, None, root)
+        assert not any((root / "home").glob("*"))
+
+    in_namespace(check)
 
 
 @given(st.data())

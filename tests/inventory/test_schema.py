@@ -24,6 +24,7 @@ SHAPE = (
     "endpoint-a-number",
     "endpoint-of-a-peer",
     "inventory-and-instances",
+    "keys-neither",
     "inventory-name",
     "machine-name-too-long",
     "machine-name-with-dots",

@@ -25,6 +25,10 @@ Only `receive` has both, code 4 and an answer, when an instance has an error.
     preshared-take INSTANCE [--machine NAME]
         stdin: {"public_key": own, "sealed": {M: {"public_key", "number", "fingerprint", "sealed"}}}
         {"held": {M: fingerprint}, "refused": {M: text}}       what the others made and sealed for this machine
+    keep [--machine NAME]
+        stdin: {"keys": {I: {"key": base64 or null, "next": base64 or null}}}      private keys, made by the operator
+        {"kept": {I: {"public_keys": [base64], "was_empty": bool}}}     of each instance, what the machine has now;
+                                        a key that is there stays, and another one waits beside it as the next
     receive [--machine NAME]
         stdin: {"documents": {I: {"document": text, "signature": text}}, "confirm_within_s": 60, "dry_run": false}
         {"instances": {I: {"steps": [command], "error": null or text, "notes": [text]}}, "token": T or null,
@@ -156,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         each = _add(machine, verb, _preshared, text, named)
         each.add_argument("instances", nargs=1, metavar="INSTANCE")
         each.set_defaults(is_maker=verb == "preshared-make")
+    _add(machine, "keep", _keep, "Keep the private keys on stdin.", named)
     _add(machine, "receive", _receive, "Follow the signed documents on stdin, on trial.", named)
     each = _add(machine, "confirm", _confirm, "What was received is good.")
     each.add_argument("token", metavar="TOKEN")
@@ -323,6 +328,16 @@ def _preshared(given: argparse.Namespace) -> int:
     own, request = preshared.parse(sys.stdin.buffer.read(), instance, who_am_i(host, given.name))
     answer = preshared.make if given.is_maker else preshared.take
     return _answer(answer(host, own, request))
+
+
+def _keep(given: argparse.Namespace) -> int:
+    from warren.agent import keeping
+    from warren.agent.machine import who_am_i
+
+    host = _host(to_syslog=True)
+    request = keeping.parse(sys.stdin.buffer.read())
+    _note_name(host, given.name)
+    return _answer({"kept": keeping.keep(host, who_am_i(host, given.name), request)})
 
 
 def _receive(given: argparse.Namespace) -> int:

@@ -37,12 +37,16 @@ class Plan:
 
     @property
     def values(self) -> dict[Variable, str]:
-        """What will be stored, as far as it is known before: not the keys that machines make."""
+        """What will be stored, as far as it is known before: not the keys."""
         return dict(self.repair.texts) | {each: text for work in self.works for each, text in work.values.items()}
 
     @property
     def keys(self) -> list[Variable]:
-        return [request.variable for work in self.works for request in work.keys]
+        return [request.variable for work in self.works for request in (*work.keys, *work.vault)]
+
+    @property
+    def made_here(self) -> list[Variable]:
+        return [request.variable for work in self.works for request in work.vault]
 
     @property
     def is_empty(self) -> bool:
@@ -54,7 +58,7 @@ class Plan:
         return [
             *(f"{variable} {shortened(variable, text)}" for variable, text in self.values.items()),
             *map(_confirmed_line, self.confirmed),
-            *(f"{variable}: its machine makes it" for variable in self.keys),
+            *(f"{each}: {'made here' if each in self.made_here else 'its machine makes it'}" for each in self.keys),
             *map(_gone_line, self.gone),
         ]
 
@@ -148,7 +152,7 @@ def _fix(folder: Folder, scope: Scope, *, with_leftovers: bool, commits: bool, a
             _carry_out(folder, plan, done)
         finally:  # after an interruption or on a full disk too: what is stored is committed
             if commits:
-                commit_written(folder, "fix", [*done.written, *done.removed])
+                commit_written(folder, "fix", [*done.written, *done.removed, *folder.vault.taken_written()])
     for failure in done.failures:
         click.echo(f"{failure.variable.machine}: {failure.message}", err=True)
     folder = open_folder(folder.inventory_file)

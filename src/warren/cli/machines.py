@@ -13,6 +13,7 @@ import click
 from warren.cli import EXIT_MACHINE_FAILED
 from warren.cli.inventory import opened_folder
 from warren.cli.revoke import revoke
+from warren.cli.vault import bring_keys, identities, identity_option
 from warren.errors import MachineError, UsageError
 from warren.names import MachineName
 from warren.render.columns import columns
@@ -106,6 +107,7 @@ def _rows(folder: Folder) -> list[dict[str, Any]]:
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="The machines with this tag (repeatable).")
 @click.option("--install-packages", is_flag=True, help="Have apt or dnf install what is missing there.")
 @sign_key_option
+@identity_option
 @parallel_option
 @commit_option
 @click.pass_obj
@@ -115,12 +117,14 @@ def install(
     tags: tuple[str, ...],
     install_packages: bool,
     sign_key: str | None,
+    identity: str | None,
     parallel: int,
     commits: bool,
 ) -> int:
     """Bring Warren to machines: one file, and a systemd service that runs its agent.
 
-    Each machine makes its own keys; the public ones come back and are stored. The signing key is pinned there: later
+    Each machine makes its own keys; the public ones come back and are stored. Those whose keys are in the vault get
+    them, the same as before where they were set up anew. The signing key is pinned there: later
     documents must be signed by it, or by another operator's that was pinned. Run it again to bring a newer Warren.
     """
     from warren.fleet import install as installing
@@ -132,7 +136,7 @@ def install(
     folder = opened_folder(given)
     targets = select(folder.inventory, names, tags)
     key = find_key(sign_key, folder.path)
-    run = Run(folder, _say)
+    run = Run(folder, _say, identities(identity))
     with run.locked("install", commits=commits):
         signers = run.allow(key)
         done, failed = asyncio.run(
@@ -143,7 +147,12 @@ def install(
                 _say_installed,
             )
         )
-        without_key = run.make_vars({name: targets[name] for name in done}, parallel)
+        installed = {name: targets[name] for name in done}
+        has_new_host_keys = run.learn_host_keys(installed, parallel)
+        without_key = run.make_vars(installed, parallel)
+        for problem in run.reseal() if has_new_host_keys else ():
+            _say(str(problem))
+        failed += bring_keys(run, installed, parallel)
     for outcome in without_key.values():
         _say(f"{outcome.problem}")
     if done and not (failed or without_key):
@@ -196,6 +205,7 @@ def _say_uninstalled(machine: MachineName, instances: tuple[str, ...]) -> None:
 @click.option("--max-failures", metavar="N", type=click.IntRange(min=0), help="Begin no further machine after more.")
 @parallel_option
 @sign_key_option
+@identity_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @commit_option
 @click.pass_obj
@@ -209,6 +219,7 @@ def update(
     max_failures: int | None,
     parallel: int,
     sign_key: str | None,
+    identity: str | None,
     as_json: bool,
     commits: bool,
 ) -> int:
@@ -230,7 +241,7 @@ def update(
     folder = opened_folder(given)
     targets = select(folder.inventory, names, tags)
     key = find_key(sign_key, folder.path)
-    run = Run(folder, _say)
+    run = Run(folder, _say, identities(identity))
     limits = Limits(parallel, canaries, max_failures)
     began = time.monotonic()
     with run.locked("update", commits=commits and not dry_run), watcher(quiet=as_json, every_step=dry_run) as watching:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from warren.cli.inventory import opened_folder
 from warren.cli.plan import known_machine
+from warren.cli.vault import identities, identity_option
 from warren.errors import UsageError, VarsError
 from warren.inventory.wording import Nearest, listed, quoted
 from warren.names import InstanceName, MachineName
@@ -26,8 +29,11 @@ from warren.render.nixos import nixos
 from warren.render.preview import missing_keys
 from warren.render.wg_quick import FORMAT as WG_QUICK
 from warren.render.wg_quick import app_text, wg_quick
+from warren.vars.generators import key_variable
+from warren.vars.vault import has_vault_key
 from warren.wireguard.keys import PrivateKey
 from warren.wireguard.x25519 import public_key
+from warren.workspace.folder import Folder
 
 WITHOUT_KEY: Mapping[str, Callable[[Desired], tuple[File, ...]]] = {
     "networkd": networkd,
@@ -44,11 +50,20 @@ FORMATS = (WG_QUICK, *WITHOUT_KEY, QR)
 @click.option("--format", "kind", type=click.Choice(FORMATS), required=True)
 @click.option("--private-key-file", "key_file", metavar="FILE",
               help="For wg-quick and qr: write the machine's private key into the text; - is stdin.")  # fmt: skip
+@click.option("--with-key", is_flag=True, help="The same with the private key from the vault.")
+@identity_option
 @click.option("--output", metavar="PATH", type=click.Path(path_type=Path),
               help="A folder to write the files into; of qr, a file that ends in .png, .svg or .conf.")  # fmt: skip
 @click.pass_obj
 def render(
-    inventory_file: str | None, machine: str, instance: str | None, kind: str, key_file: str | None, output: Path | None
+    inventory_file: str | None,
+    machine: str,
+    instance: str | None,
+    kind: str,
+    key_file: str | None,
+    with_key: bool,
+    identity: str | None,
+    output: Path | None,
 ) -> None:
     """What MACHINE needs to be in the mesh without Warren, as files for other programs.
 
@@ -57,10 +72,14 @@ def render(
     networkd   units of systemd-networkd, a firewall, sysctls
     nixos      a NixOS module
     hosts      the names, for /etc/hosts
-    qr         a QR code for WireGuard's apps; needs --private-key-file
+    qr         a QR code for WireGuard's apps; needs --with-key or --private-key-file
 
-    Its key stays on the machine (the files name a file that holds it), unless --private-key-file brings it here. For
-    such a machine write `managed = false` into the inventory, and store its public key with `warren vars set`.
+    Its key stays on the machine (the files name a file that holds it), unless --private-key-file brings it here, or
+    --with-key takes it from the vault (keys = "vault"). For such a machine write `managed = false` into the inventory;
+    if its key is not in the vault, store its public half with `warren vars set`.
+
+    No private key is left in a terminal: a QR code is shown until Enter is pressed, on a screen of its own; text goes
+    into a pipe or, with --output, into a file for you alone.
     """
     folder = opened_folder(inventory_file)
     name = known_machine(folder.inventory, machine)
@@ -71,12 +90,16 @@ def render(
         )
     if note := missing_keys(document):
         click.echo(note, err=True)
+    if with_key and key_file is not None:
+        raise UsageError("--with-key and --private-key-file are two keys for one machine", mend="say one of them")
     desired = plan(document, name)
-    private_key = _private_key(key_file, desired, kind)
+    private_key = _from_vault(folder, desired, kind, identity) if with_key else _private_key(key_file, desired, kind)
     if kind == QR:
-        _write_code(desired, _needed(private_key), output)
-    else:
-        _write_files(WITHOUT_KEY[kind](desired) if kind in WITHOUT_KEY else wg_quick(desired, private_key), output)
+        _write_code(desired, private_key or _no_key(folder, desired), output)
+        return
+    if private_key is not None and output is None and sys.stdout.isatty():
+        raise UsageError("a private key would stay in the terminal's memory", mend="--output FOLDER, or a pipe")
+    _write_files(WITHOUT_KEY[kind](desired) if kind in WITHOUT_KEY else wg_quick(desired, private_key), output)
 
 
 def _document(documents: Mapping[InstanceName, Document], machine: MachineName, instance: str | None) -> Document:
@@ -96,15 +119,37 @@ def _document(documents: Mapping[InstanceName, Document], machine: MachineName, 
     return own[InstanceName(instance)] if instance is not None else next(iter(own.values()))
 
 
-def _private_key(key_file: str | None, desired: Desired, kind: str) -> PrivateKey | None:
-    """The key in the file, if it is the machine's: with another one, nobody would answer."""
-    if key_file is None:
-        return None
+def _refuse_key(kind: str) -> None:
     if kind in WITHOUT_KEY:
         raise UsageError(
             f"{kind} has no private key in its files: others read them",
             mend="put the key where the files say, on the machine itself",
         )
+
+
+def _from_vault(folder: Folder, desired: Desired, kind: str, identity: str | None) -> PrivateKey:
+    """The key that is kept here, encrypted."""
+    _refuse_key(kind)
+    variable = key_variable(desired.machine, desired.instance)
+    if variable not in folder.texts:
+        raise VarsError("it has no key yet", where=variable.path, mend="warren vars generate")
+    if not _has_vault_key(folder, desired):
+        raise UsageError(f"the key of {desired.machine} is not in the vault", mend=_BRING_ONE)
+    return folder.vault.private_key(variable, folder.texts[variable], identities(identity))
+
+
+def _has_vault_key(folder: Folder, desired: Desired) -> bool:
+    return has_vault_key(folder.inventory, desired.machine, desired.instance)
+
+
+_BRING_ONE = "--private-key-file FILE, or - for stdin; a new one: umask 077; wg genkey > FILE"
+
+
+def _private_key(key_file: str | None, desired: Desired, kind: str) -> PrivateKey | None:
+    """The key in the file, if it is the machine's: with another one, nobody would answer."""
+    if key_file is None:
+        return None
+    _refuse_key(kind)
     where = "stdin" if key_file == "-" else key_file
     try:
         content = sys.stdin.buffer.read() if key_file == "-" else Path(key_file).read_bytes()
@@ -125,20 +170,16 @@ def _private_key(key_file: str | None, desired: Desired, kind: str) -> PrivateKe
     return key
 
 
-def _needed(private_key: PrivateKey | None) -> PrivateKey:
-    if private_key is None:
-        raise UsageError(
-            "an app has its private key from the code",
-            mend="--private-key-file FILE, or - for stdin; a new one: umask 077; wg genkey > FILE",
-        )
-    return private_key
+def _no_key(folder: Folder, desired: Desired) -> NoReturn:
+    mend = "--with-key takes it from the vault" if _has_vault_key(folder, desired) else _BRING_ONE
+    raise UsageError("an app has its private key from the code", mend=mend)
 
 
 def _write_code(desired: Desired, private_key: PrivateKey, output: Path | None) -> None:
     from warren.render import qr
 
     if output is None:
-        click.echo(qr.terminal(desired, private_key), nl=False)
+        _show(qr.terminal(desired, private_key))
         return
     kind = output.suffix.removeprefix(".").lower()
     if kind not in (*qr.PICTURES, "conf"):
@@ -146,6 +187,25 @@ def _write_code(desired: Desired, private_key: PrivateKey, output: Path | None) 
     is_text = kind == "conf"
     content = app_text(desired, private_key).encode() if is_text else qr.picture(desired, private_key, kind)
     _write(output, content, 0o600)
+
+
+def _show(code: str) -> None:
+    """On a terminal, until Enter is pressed, on the screen that leaves nothing to scroll back to (xterm's, 1049)."""
+    if not (sys.stdout.isatty() and sys.stdin.isatty()):
+        click.echo(code, nl=False)
+        return
+    columns, rows = shutil.get_terminal_size()
+    lines = code.splitlines()
+    if len(lines) >= rows or max(len(click.unstyle(line)) for line in lines) > columns:
+        needed = f"{max(len(click.unstyle(line)) for line in lines)} columns and {len(lines) + 1} rows"
+        raise UsageError(f"the terminal is too small for the code: it needs {needed}", mend="--output FILE.png")
+    sys.stdout.write(f"\x1b[?1049h\x1b[H{code}Enter takes it away ")
+    sys.stdout.flush()
+    try:
+        sys.stdin.readline()
+    finally:
+        sys.stdout.write("\x1b[2J\x1b[?1049l")
+        sys.stdout.flush()
 
 
 def _write_files(files: tuple[File, ...], folder: Path | None) -> None:

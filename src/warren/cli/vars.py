@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,16 +18,18 @@ from warren.cli.fix import fix
 from warren.cli.rotate import rotate
 from warren.cli.vars_check import check
 from warren.cli.vars_options import commit_option, json_option, machines_option, services_option
+from warren.cli.vault import reseal, upload
 from warren.errors import LabError, MachineError, UsageError
-from warren.fleet.staging import follows_of, over_ssh
+from warren.fleet.staging import follows_of, learn_host_keys, over_ssh
 from warren.inventory.wording import Nearest, quoted
 from warren.names import HOST_NAME_RULE, InstanceName, MachineName, is_host_name
 from warren.network.stored import NEXT_KEY_FILE, preshared_generator
 from warren.render.columns import columns
 from warren.vars.check import Scope, accepted
-from warren.vars.generate import Failure, Selection, Work, carry_out, work
+from warren.vars.generate import Failure, KeyRequest, Selection, Work, carry_out, work
 from warren.vars.generators import Variable, by_hand, generators, is_stale, paths_of, same_value, shortened, validations
 from warren.vars.reach import Reach
+from warren.vars.vault import SealedFile
 from warren.wireguard.keys import PublicKey
 from warren.workspace.folder import Folder, open_folder
 from warren.workspace.git import commit, message_for
@@ -70,7 +72,8 @@ def generate(
     """Make what is missing; one git commit of it.
 
     Keys are made on their machines, only public keys come back. What could be made is stored even if some machines
-    failed; the exit code is 4 then. Machines that are not managed make their keys themselves; how, is said.
+    failed; the exit code is 4 then. Machines that are not managed make their keys themselves; how, is said. A key with
+    `keys = "vault"` is made here, and stored encrypted.
 
     --regenerate makes new keys. A machine that follows a published document makes its next key beside the one in use,
     and `warren machines update` brings it into use without loss. With --at-once the key is replaced, and the machine is
@@ -154,9 +157,11 @@ def generate_selected(
             failures = have_made(folder, found, reaches, done)
         finally:  # after an interruption or on a full disk too: what is stored is committed
             if commits:
-                commit_written(folder, "generate", list(written))
+                commit_written(folder, "generate", [*written, *folder.vault.taken_written()])
     for failure in failures:
         click.echo(f"{failure.variable.machine}: {failure.message}", err=True)
+    for request in found.vault:
+        _say_how_it_goes_on(folder, request, written)
     for variable in found.by_hand:
         click.echo(f"{variable.machine} is not managed: {by_hand(variable)}", err=True)
     if any(variable.file == NEXT_KEY_FILE for variable in written):
@@ -172,7 +177,8 @@ def have_made(
     folder: Folder, found: Work, reaches: Sequence[Reach], done: Callable[[Variable, str], None]
 ) -> tuple[Failure, ...]:
     """Store what the run found, and have keys made in these ways, and over ssh. Returns what could not be made."""
-    return carry_out(found, folder.store, [*reaches, over_ssh(folder, found, reaches)], done)
+    learn_host_keys(folder, found, reaches, _say)
+    return carry_out(found, folder.store, [*reaches, over_ssh(folder, found, reaches)], done, folder.vault)
 
 
 def _made_tree(
@@ -188,6 +194,8 @@ def _made_tree(
 vars_group.add_command(rotate)
 vars_group.add_command(check)
 vars_group.add_command(fix)
+vars_group.add_command(reseal)
+vars_group.add_command(upload)
 
 
 @vars_group.command("list")
@@ -250,12 +258,13 @@ def set_value(given: str | None, machine: str, value: str, text: str | None, com
         text = sys.stdin.buffer.read().decode(errors="replace")
     with folder.store.lock(waiting):
         stored = accepted(folder.inventory, folder.texts, variable, text)
-        generator = generators(folder.inventory)[variable.generator]
+        generator = generators(folder.inventory).get(variable.generator)
         is_kept = same_value(variable, folder.texts.get(variable), stored)
-        if is_kept and not is_stale(generator, variable.machine, folder.hashes):
+        if is_kept and not (generator and is_stale(generator, variable.machine, folder.hashes)):
             click.echo(f"{variable} is that already", err=True)
             return
-        folder.store.write({**validations(generator, variable.machine), variable: stored})
+        hashes = validations(generator, variable.machine) if generator else {}
+        folder.store.write({**hashes, variable: stored})
         click.echo(f"{variable} {shortened(variable, stored)}", err=True)
         if commits:
             commit_written(folder, "set", [variable])
@@ -296,7 +305,18 @@ def waiting() -> None:
     click.echo("another warren is at work in this folder; waiting for it", err=True)
 
 
-def commit_written(folder: Folder, verb: str, written: Sequence[Variable]) -> None:
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _say_how_it_goes_on(folder: Folder, request: KeyRequest, written: Collection[Variable]) -> None:
+    """Of a key in the vault whose machine Warren does not run on."""
+    machine = folder.inventory.machines[request.variable.machine]
+    if not machine.managed and request.variable in written:
+        _say(f"{machine.name} is not managed: warren render {machine.name} --format qr --with-key, or another format")
+
+
+def commit_written(folder: Folder, verb: str, written: Sequence[Variable | SealedFile]) -> None:
     """One git commit of these values, and what came of it on stderr."""
     if not written:
         return

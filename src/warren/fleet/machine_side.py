@@ -11,7 +11,7 @@ from warren.errors import MachineError
 from warren.fleet import ssh
 from warren.fleet.ssh import Finished, Target
 from warren.names import InstanceName, MachineName
-from warren.wireguard.keys import PublicKey
+from warren.wireguard.keys import PrivateKey, PublicKey
 from warren.wireguard.preshared import Fingerprint, parse_fingerprint
 
 PROGRAM = "/usr/local/bin/warren"
@@ -53,6 +53,22 @@ class Verdict:
 
     instances: Mapping[InstanceName, InstanceVerdict] = field(default_factory=dict)
     token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeysToKeep:
+    """What a machine is brought of one instance: the key that counts, and the one that comes after it."""
+
+    key: PrivateKey | None
+    following: PrivateKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The keys that a machine has, by instance; and the instances of which it had none before."""
+
+    keys: Mapping[InstanceName, set[PublicKey]]
+    was_empty: frozenset[InstanceName]
 
 
 async def keygen(
@@ -131,6 +147,25 @@ async def take_preshared(
         return taken, {MachineName(name): str(text) for name, text in answer["refused"].items()}
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise _strange(target, error) from None
+
+
+async def keep(target: Target, brought: Mapping[InstanceName, KeysToKeep]) -> Kept:
+    """Bring the machine private keys, on stdin and over a connection of the full key exchange."""
+    tree = {name: {"key": _revealed(each.key), "next": _revealed(each.following)} for name, each in brought.items()}
+    words = ["keep", "--machine", target.machine]
+    answer = await _ask(target, words, json.dumps({"keys": tree}).encode(), timeout_s=_KEYGEN_S)
+    try:
+        kept = answer["kept"]
+        held = {
+            InstanceName(name): {PublicKey.parse(text) for text in each["public_keys"]} for name, each in kept.items()
+        }
+        return Kept(held, frozenset(InstanceName(name) for name, each in kept.items() if each["was_empty"] is True))
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise _strange(target, error) from None
+
+
+def _revealed(key: PrivateKey | None) -> str | None:
+    return key.reveal_text() if key else None
 
 
 async def receive(target: Target, documents: Mapping[InstanceName, SignedDocument], dry_run: bool) -> Verdict:

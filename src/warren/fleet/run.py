@@ -10,7 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from warren.errors import UsageError
+from warren.errors import UsageError, VarsError
+from warren.fleet.delivery import Delivery
+from warren.fleet.host_keys import ask_host_keys
 from warren.fleet.keys import ask_for_keys
 from warren.fleet.machine_side import SignedDocument
 from warren.fleet.outdated import Behind, behind, has_expired, is_shut_out
@@ -43,6 +45,8 @@ from warren.network.document import Document, encode, keys_text, parse_keys
 from warren.network.stored import KEY_FILES, REVOKED_FILE
 from warren.vars.generate import Failure, Selection, carry_out, work
 from warren.vars.generators import SharedVariable, Variable, instance_of, paths_of, shortened
+from warren.vars.sealing import Identities
+from warren.vars.vault import SealedFile, shown_recipient
 from warren.wireguard.keys import PublicKey
 from warren.workspace.folder import Folder, open_folder
 from warren.workspace.git import commit, message_for
@@ -67,13 +71,15 @@ class Result:
 
 
 class Run:
-    """`say` is told what is stored, line by line."""
+    """`say` is told what is stored, line by line. `identities`: what opens the vault."""
 
-    def __init__(self, folder: Folder, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Folder, say: Callable[[str], None], identities: Identities | None = None) -> None:
         self.folder = folder
+        self.identities = identities or Identities()
+        self.delivery = Delivery(self.identities, say)
         self.record = Record(folder.store)
         self._say = say
-        self._written: list[Variable | SharedVariable] = []
+        self._written: list[Variable | SharedVariable | SealedFile] = []
 
     @contextmanager
     def locked(self, verb: str, *, commits: bool) -> Iterator[None]:
@@ -82,6 +88,7 @@ class Run:
             try:
                 yield
             finally:  # after an interruption too: what is stored is committed
+                self._take_written()
                 if commits and self._written:
                     self._commit(verb)
 
@@ -95,11 +102,64 @@ class Run:
         inventory = self.folder.inventory
         todo = work(inventory, self.folder.texts, Selection(), self.folder.hashes)
         requests = tuple(request for request in todo.keys if request.variable.machine in targets)
+        made_here = {request.variable.machine for request in todo.vault} - self.folder.vault.host_keys.keys()
+        self.learn_host_keys({name: targets[name] for name in made_here & targets.keys()}, parallel)
         asked = asyncio.run(ask_for_keys(requests, targets, parallel))
-        failures = carry_out(replace(todo, keys=requests), self.folder.store, [asked], self._stored)
-        self.folder = open_folder(self.folder.inventory_file)
+        failures = carry_out(replace(todo, keys=requests), self.folder.store, [asked], self._stored, self.folder.vault)
+        self._reopen()
         lost = {name for name, answer in asked.answers.items() if isinstance(answer, Unreachable)}
         return {failure.variable.machine: _without_key(failure, lost) for failure in failures}
+
+    def learn_host_keys(self, targets: Mapping[MachineName, Target], parallel: int) -> bool:
+        """Have machines of the vault tell their ssh host keys; whether any is another than the one that was known."""
+        targets = {name: each for name, each in targets.items() if name in self.folder.inventory.vault_machines}
+        if not targets:
+            return False
+        told, problems = asyncio.run(ask_host_keys(targets, parallel))
+        for name, problem in sorted(problems.items()):
+            self._say(f"{name}: what is kept for it is encrypted to the operators alone: {problem}")
+        learned = self.folder.vault.learn(told)
+        for variable in learned:
+            self._say(f"{variable} is stored")
+        return bool(learned)
+
+    def reseal(self) -> tuple[VarsError, ...]:
+        """Encrypt anew what others than the recipients of now can open; what could not be opened."""
+        resealed = self.folder.vault.reseal(self.folder.texts, self.identities)
+        for place, lost in resealed.lost.items():
+            self._say(f"{place} is encrypted anew")
+            for recipient in sorted(lost):
+                name = shown_recipient(recipient, self.folder.vault, place.machine)
+                self._say(f"  to {name} no more, who may have kept what he read: rotate the key")
+        self._written += self.folder.vault.taken_written()
+        return resealed.problems
+
+    def set_up_anew(self, machines: Collection[MachineName]) -> None:
+        """They have nothing yet: the next update brings them their documents, and has preshared keys made anew."""
+        if not machines:
+            return
+        acknowledged, exchanges = self.record.acknowledged(), exchanges_of(self.folder.stored)
+        variables = [variable for machine in machines for variable in plans_of(acknowledged, machine)]
+        self.folder.store.delete(variables)
+        self._written += variables
+        for machine in machines:
+            changed = without(exchanges, machine)
+            self._store_exchanges(changed)
+            exchanges |= changed
+
+    @property
+    def has_written(self) -> bool:
+        """Whether there is anything to commit."""
+        self._take_written()
+        return bool(self._written)
+
+    def _take_written(self) -> None:
+        if "vault" in vars(self.folder):  # it was worked with
+            self._written += self.folder.vault.taken_written()
+
+    def _reopen(self) -> None:
+        self._take_written()
+        self.folder = open_folder(self.folder.inventory_file)
 
     def allow(self, key: SigningKey) -> str:
         """The signers that machines accept, this key among them."""
@@ -124,7 +184,7 @@ class Run:
         for outcome in failed.values():
             watcher.ended(outcome)
         unshared = [] if dry_run else self.make_preshared(targets, limits.parallel)
-        update = Update(self.record, watcher, dry_run=dry_run)
+        update = Update(self.record, watcher, dry_run=dry_run, deliver=self.delivery.bring)
         while True:
             update.outcomes |= {name: each for name, each in failed.items() if name not in update.outcomes}
             without_key = self._visit(update, targets, key, limits)
@@ -162,6 +222,8 @@ class Run:
             if update.may_visit(name) and not has_expired(self.folder, name)
         }
         signed = self._sign(documents, todo, key, update.dry_run)
+        if not update.dry_run:
+            self.delivery.prepare(self.folder, todo)
         try:
             asyncio.run(update.run(todo, signed, in_order(todo, documents), limits))
         finally:
@@ -177,7 +239,9 @@ class Run:
             gone = [variable for variable in move.gone if variable in self.folder.texts]
             self.folder.store.delete(gone)
             self._written += [*move.texts, *gone]
-        self.folder = open_folder(self.folder.inventory_file)
+        self._reopen()
+        if moves:
+            self.folder.vault.settle(self.folder.texts)
         return bool(moves)
 
     def make_preshared(
@@ -243,7 +307,7 @@ class Run:
         self.folder.store.write(texts)
         self.folder.store.delete(gone)
         self._written += [*texts, *gone]
-        self.folder = open_folder(self.folder.inventory_file)
+        self._reopen()
 
     def forget_keys(self, machine: MachineName) -> bool:
         """Drop the machine's public keys and what it confirmed; its addresses stay taken. Whether there was any."""
@@ -252,6 +316,8 @@ class Run:
         self.folder.store.delete(variables)
         self._written += variables
         self._store_exchanges(without(exchanges_of(self.folder.stored), machine))
+        self.folder.vault.remove(self.folder.vault.of(machine))
+        self._reopen()
         return bool(variables)
 
     def revoke(self, machine: MachineName) -> list[InstanceName]:
@@ -290,7 +356,7 @@ class Run:
         self._say(f"{variable} {shortened(variable, text)}")
 
     def _commit(self, verb: str) -> None:
-        machines = [each for each in self._written if isinstance(each, Variable)]
+        machines = [each for each in self._written if not isinstance(each, SharedVariable)]
         pairs = [(each.generator, str(each.machine)) for each in machines]
         message = message_for(verb, pairs or [(each.generator, _EVERYBODY) for each in self._written])
         done = commit(self.folder.path, paths_of(self._written), message)

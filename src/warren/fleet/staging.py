@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from warren.fleet.host_keys import ask_host_keys
 from warren.fleet.keys import Asked, ask_for_keys
 from warren.fleet.record import Record
 from warren.fleet.rollout import PARALLEL
@@ -18,6 +19,22 @@ from warren.workspace.folder import Folder
 def follows_of(folder: Folder) -> frozenset[tuple[MachineName, InstanceName]]:
     """Which machines confirmed a document of which instance: others know their keys."""
     return frozenset(Record(folder.store).acknowledged())
+
+
+def learn_host_keys(folder: Folder, work: Work, reaches: Sequence[Reach], say: Callable[[str], None]) -> None:
+    """Have machines whose keys are to be made here tell their ssh host keys, if they did not yet."""
+    unknown = {request.variable.machine for request in work.vault} - folder.vault.host_keys.keys()
+    targets = {
+        name: target_of(machine)
+        for name, machine in folder.inventory.machines.items()
+        if name in unknown and machine.managed and not any(each.reaches(name) for each in reaches)
+    }
+    if not targets:
+        return
+    told, problems = asyncio.run(ask_host_keys(targets, PARALLEL))
+    for name, problem in sorted(problems.items()):
+        say(f"{name}: its key is encrypted to the operators alone, and not to its ssh host key: {problem}")
+    folder.vault.learn(told)
 
 
 def over_ssh(folder: Folder, work: Work, reaches: Sequence[Reach]) -> Asked:

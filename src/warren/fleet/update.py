@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from warren.errors import MachineError
 from warren.fleet import machine_side
@@ -25,6 +25,7 @@ from warren.network.document import Document
 from warren.network.stored import KEY_FILES, keys_generator
 from warren.plan.absence import is_one_of_several
 from warren.vars.generators import Variable
+from warren.vars.vault import SealedFile, sealed_files
 
 _LAST_CONFIRM_S = CONFIRM_WITHIN_S * 0.8  # later it might cross with the machine's going back
 _CONFIRM_AGAIN_S = 1.0
@@ -114,17 +115,22 @@ def _has_key(document: Document, machine: MachineName) -> bool:
     return entry is not None and entry.public_key is not None
 
 
+Deliver: TypeAlias = Callable[[Target], Awaitable[None]]
+"""Bring a machine the keys that it needs before its documents."""
+
+
 class Update:
     """One command's visits, in one round or several. `outcomes`: all rounds together."""
 
-    def __init__(self, record: Record, watcher: Watcher, *, dry_run: bool) -> None:
+    def __init__(self, record: Record, watcher: Watcher, *, dry_run: bool, deliver: Deliver | None = None) -> None:
         self.dry_run = dry_run
+        self._deliver = deliver
         self.outcomes: dict[MachineName, Outcome] = {}
         self._record = record
         self._watcher = watcher
         self._errands: Mapping[MachineName, Errand] = {}
         self._signed: Mapping[InstanceName, SignedDocument] = {}
-        self._written: list[Variable] = []
+        self._written: list[Variable | SealedFile] = []
         self._well = State.WAITING if dry_run else State.DONE
         self._one_left = asyncio.Lock()  # controllers that peers have to leave go one after the other
 
@@ -149,7 +155,7 @@ class Update:
         """After failures, as the limits say."""
         return any(outcome.state is State.NOT_BEGUN for outcome in self.outcomes.values())
 
-    def taken_written(self) -> list[Variable]:
+    def taken_written(self) -> list[Variable | SealedFile]:
         """What was stored in the vars since this was asked last."""
         written, self._written = self._written, []
         return written
@@ -179,6 +185,8 @@ class Update:
                 self._watcher.begins(machine, f"leaving {instance}")
                 await machine_side.forget(errand.target, instance)
                 self._forgotten(machine, instance)
+        if errand.plans and not self.dry_run and self._deliver is not None:
+            await self._deliver(errand.target)
         if errand.plans and not self.dry_run and errand.may_be_left and await self._would_interrupt(errand):
             async with self._one_left:
                 return await self._bring_documents(errand, steps)
@@ -235,5 +243,6 @@ class Update:
         """With its key, which the machine has no longer."""
         keys = [Variable(machine, keys_generator(instance), file) for file in KEY_FILES]
         variables = [*noted_variables(machine, instance), *keys]
-        self._record.store.delete(variables)
-        self._written += variables
+        sealed = sealed_files(machine, keys_generator(instance))
+        self._record.store.delete([*variables, *sealed])
+        self._written += [*variables, *sealed]

@@ -47,6 +47,54 @@ def stage_key(instance: InstanceName, root: Path = state.ROOT) -> PublicKey:
     return _ensured(instance, next_key_path(instance, root), root)
 
 
+def keep_key(
+    instance: InstanceName,
+    key: PrivateKey | None,
+    following: PrivateKey | None,
+    in_use: PublicKey | None,
+    root: Path = state.ROOT,
+) -> bool:
+    """Keep a key that was made elsewhere, and the one that comes after it; whether there was none here before.
+
+    A key that is here stays: another one waits beside it as the next, until a document says that it counts. `in_use`:
+    what the document that is followed has for this machine; what waits there is not replaced while it is that one.
+    """
+    if key is None:
+        first, was_empty = load_key(instance, root), False
+    else:
+        first, was_empty = _kept_as_first(instance, key, root)
+    others = [each for each in (key, following) if each is not None and each != first]
+    if others:
+        _keep_next(instance, others[0], in_use, root)
+    return was_empty
+
+
+def _kept_as_first(instance: InstanceName, key: PrivateKey, root: Path) -> tuple[PrivateKey, bool]:
+    """The key that is there, which is this one if there was none; and whether there was none."""
+    state.make_instance_folder(instance, root)
+    without_core_dumps()
+    path = key_path(instance, root)
+    with files.edit(path) as file:
+        if file.content is not None:
+            return _checked(file.content, file.status, path), False
+        file.replace(_encode(key), mode=MODE)
+        return key, True
+
+
+def _keep_next(instance: InstanceName, key: PrivateKey, in_use: PublicKey | None, root: Path) -> None:
+    path = next_key_path(instance, root)
+    with files.edit(path) as file:
+        if file.content is not None:
+            waiting = _checked(file.content, file.status, path)
+            if waiting != key and public_key(waiting) == in_use:
+                raise MachineError(
+                    "the key that waits here is in use already, and counts for good when the update is confirmed",
+                    where=str(path),
+                    mend="warren machines update, and then again",
+                )
+        file.replace(_encode(key), mode=MODE)
+
+
 def own_keys(instance: InstanceName, root: Path = state.ROOT) -> dict[PublicKey, PrivateKey]:
     """The instance's key and its next one, as far as there are any, by their public halves and in this order."""
     paths = (key_path(instance, root), next_key_path(instance, root))

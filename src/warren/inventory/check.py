@@ -8,6 +8,7 @@ from warren.inventory.across import check_across
 from warren.inventory.machines import read_machines
 from warren.inventory.mesh import read_mesh
 from warren.inventory.model import Inventory
+from warren.inventory.recipients import read_recipients
 from warren.inventory.report import Report
 from warren.names import InstanceName
 
@@ -23,10 +24,12 @@ def check(tree: schema.Tree, notes: tuple[str, ...], report: Report) -> Inventor
     instances = tree.get("instances", {})
     meshes = [read_mesh(InstanceName(name), entry, machines, report) for name, entry in instances.items()]
     check_across(meshes, machines, report)
+    recipients = read_recipients(tree.get("meta", {}).get("recipients") or [], meshes, machines, report)
     return Inventory(
         name=tree.get("meta", {}).get("name") or _UNNAMED,
         machines=machines.by_name,
         instances=dict(sorted((mesh.instance.name, mesh.instance) for mesh in meshes)),
         max_key_age_days=tree.get("meta", {}).get("max_key_age_days"),
         notes=notes,
+        recipients=recipients,
     )

@@ -45,7 +45,8 @@ def read_machines(tree: schema.Tree, report: Report) -> Machines:
             tag_sets[tags] = frozenset((ALL, *tags))
         description, managed = entry.get("description") or "", entry.get("managed") is not False
         deploy, expires_unix_s = _deploy(name, entry, report), _expires(name, entry, report)
-        machines[name] = Machine(name, tag_sets[tags], description, deploy, managed, expires_unix_s)
+        has_vault_keys = entry.get("keys") == "vault"
+        machines[name] = Machine(name, tag_sets[tags], description, deploy, managed, expires_unix_s, has_vault_keys)
         for tag in tag_sets[tags]:
             by_tag.setdefault(tag, []).append(name)
     return Machines(machines, dict(sorted(by_tag.items())))

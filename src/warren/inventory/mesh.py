@@ -133,7 +133,8 @@ def _controllers(name: InstanceName, role: Role, machines: Machines, report: Rep
                 interface = InterfaceName(settings["interface"].value if "interface" in settings else name)
                 mtu_bytes = settings["mtu"].value if "mtu" in settings else None
                 routes = _routes(settings["routes"].value) if "routes" in settings else ()
-                controllers[machine] = Controller(machine, endpoint, port, interface, mtu_bytes, routes)
+                in_vault = has_vault_key(role, machine, machines)
+                controllers[machine] = Controller(machine, endpoint, port, interface, mtu_bytes, routes, in_vault)
         elif not role.may_have_set("endpoint", machine, machines, report):
             without_endpoint.append(machine)
     for path, members in role.ways_in(without_endpoint).items():
@@ -142,6 +143,12 @@ def _controllers(name: InstanceName, role: Role, machines: Machines, report: Rep
         mend = f"set {option} to the host name or address at which others reach it"
         report.add(path, f"{who} no endpoint", mend, at_key=True)
     return controllers
+
+
+def has_vault_key(role: Role, machine: MachineName, machines: Machines) -> bool:
+    """As the settings say, or the machine for all of its meshes."""
+    setting = role.settings(machine, machines).get("keys")
+    return setting.value == "vault" if setting else machines.by_name[machine].has_vault_keys
 
 
 def _endpoint(text: str, port: int) -> Endpoint | None:
@@ -223,7 +230,8 @@ def _peers(
         if designated is not None:
             interface = InterfaceName(settings["interface"].value if "interface" in settings else name)
             mtu_bytes = settings["mtu"].value if "mtu" in settings else None
-            peers[machine] = PeerMachine(machine, MachineName(designated), interface, mtu_bytes)
+            in_vault = has_vault_key(role, machine, machines)
+            peers[machine] = PeerMachine(machine, MachineName(designated), interface, mtu_bytes, in_vault)
         elif controller.entered and not role.may_have_set("controller", machine, machines, report):
             undecided.append(machine)
     for path, members in role.ways_in(undecided).items():

@@ -28,6 +28,7 @@ class Machine:
     deploy: Deploy = field(default_factory=Deploy)
     managed: bool = True  # False: Warren does not run on it; what it needs is rendered, its key is made by hand
     expires_unix_s: int | None = None  # after that, nobody lets it in; None: never
+    has_vault_keys: bool = False  # of all its meshes, unless their settings say otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Controller:
     interface: InterfaceName
     mtu_bytes: int | None = None  # None: from the path to the endpoints
     routes: tuple[IPv6Network, ...] = ()  # behind it, and reached through it; sorted
+    has_vault_key: bool = False  # its private key is made here and kept encrypted; False: it makes it itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class PeerMachine:
     controller: MachineName  # designated: the peer's host name points into this one's subnet
     interface: InterfaceName
     mtu_bytes: int | None = None
+    has_vault_key: bool = False
 
 
 Member: TypeAlias = Controller | PeerMachine
@@ -80,3 +83,10 @@ class Inventory:
     instances: Mapping[InstanceName, Instance]
     max_key_age_days: int | None = None  # older keys should be rotated
     notes: tuple[str, ...] = ()
+    recipients: tuple[str, ...] = ()  # who can open what is in the vault, as age takes them, without comments
+
+    @property
+    def vault_machines(self) -> tuple[MachineName, ...]:
+        """Those that have a key in the vault, in any instance; sorted."""
+        found = {name for each in self.instances.values() for name, own in each.members.items() if own.has_vault_key}
+        return tuple(sorted(found))

@@ -19,7 +19,15 @@ from warren.wireguard.endpoint import parse_endpoint
 if TYPE_CHECKING:
     from warren.inventory import schema
 
-_OPTIONS = ("endpoint", "port", "domain", "mtu", "interface", "routes")  # besides `controller`, which is a role too
+_OPTIONS = (
+    "endpoint",
+    "port",
+    "domain",
+    "mtu",
+    "interface",
+    "routes",
+    "keys",
+)  # besides `controller`, which is a role too
 
 RoleName: TypeAlias = Literal["controller", "peer"]
 

@@ -9,7 +9,7 @@ What has the type `Any` is read without meaning: existing clan inventories carry
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -32,6 +32,13 @@ Days: TypeAlias = Annotated[int, Field(ge=KEY_AGES_DAYS.start, lt=KEY_AGES_DAYS.
 Moment: TypeAlias = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}:\d{2})?)?$")]
 # What ssh is given: nothing that it would take for an option, nothing that a shell would split.
 SshHost: TypeAlias = Annotated[str, Field(pattern=r"^[^-\s]\S*$")]
+Keys: TypeAlias = Literal["machine", "vault"]
+
+
+_KEYS = (
+    "`machine`: it makes its private keys itself, and they never leave it. "
+    "`vault`: made here, kept encrypted in the vars, and brought to it."
+)
 
 
 @with_config(_STRICT)
@@ -42,6 +49,10 @@ class Meta(TypedDict, total=False):
     description: Annotated[str | None, Field(description="Free text.")]
     max_key_age_days: Annotated[
         Days | None, Field(description="`warren check` names keys that are older, `warren vars rotate` replaces them.")
+    ]
+    recipients: Annotated[
+        list[str] | None,
+        Field(description="Who can open what is in the vault: age1… and ssh-ed25519 or ssh-rsa keys of the operators."),
     ]
     icon: Any
     domain: Any
@@ -70,6 +81,7 @@ class Machine(TypedDict, total=False):
     managed: Annotated[
         bool | None, Field(description="`false`: Warren does not run on it, `warren render` says what it needs.")
     ]
+    keys: Annotated[Keys | None, Field(description=f"Of all its meshes, unless their settings say otherwise. {_KEYS}")]
     expires: Annotated[
         Moment | None,
         Field(
@@ -99,6 +111,7 @@ class ControllerSettings(TypedDict, total=False):
     mtu: Annotated[Mtu | None, Field(description=_MTU)]
     interface: Annotated[str | None, Field(description=_INTERFACE)]
     routes: Annotated[list[str] | None, Field(description=_ROUTES)]
+    keys: Annotated[Keys | None, Field(description=_KEYS)]
     imports: Annotated[list[ControllerSettings], Field(max_length=1)]  # as clan prints settings that it evaluated
     _file: Any
 
@@ -113,6 +126,7 @@ class PeerSettings(TypedDict, total=False):
     domain: Annotated[str | None, Field(description=_DOMAIN)]
     mtu: Annotated[Mtu | None, Field(description=_MTU)]
     interface: Annotated[str | None, Field(description=_INTERFACE)]
+    keys: Annotated[Keys | None, Field(description=_KEYS)]
     imports: Annotated[list[PeerSettings], Field(max_length=1)]  # as clan prints settings that it evaluated
     _file: Any
 

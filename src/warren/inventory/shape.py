@@ -151,6 +151,11 @@ _USUAL_AGE = "choose after how many days a key should be replaced; 90 is usual"
 _RANGES = {"mtu": (MTUS, _USUAL_MTU), "max_key_age_days": (KEY_AGES_DAYS, _USUAL_AGE)}
 
 
+def _not_one_of(path: Path, value: Any) -> tuple[str, str]:
+    mend = 'write "machine" (it makes its private key itself) or "vault" (made here, kept encrypted)'
+    return f"{_key_of(path)} cannot be {shown(value)}", mend
+
+
 def _bad_text(path: Path, value: Any) -> tuple[str, str]:
     if path[-1] == "name":
         return f"{quoted(value)} cannot be the inventory's name", _better_name(value)
@@ -173,6 +178,7 @@ _EXPLANATIONS: dict[str, Callable[[Path, Any], tuple[str, str]]] = {
     "tag_list": lambda path, _: (f"every item of {dotted(path[-1:])} must be text", 'write ["laptop", "phone"]'),
     "string_type": _needs_text,
     "int_type": _needs_number,
+    "literal_error": _not_one_of,
     "bool_type": _needs_truth,
     "greater_than_equal": _outside,
     "less_than": _outside,

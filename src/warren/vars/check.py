@@ -13,6 +13,7 @@ from warren.names import InstanceName, MachineName
 from warren.network.addresses import parse_suffix, upper_half
 from warren.network.resolve import resolve
 from warren.network.stored import PREFIX_FILE, PUBLIC_KEY_FILE, REVOKED_FILE, SUFFIX_FILE, Stored
+from warren.vars import host_keys
 from warren.vars.generators import (
     Generator,
     Kind,
@@ -26,6 +27,7 @@ from warren.vars.generators import (
     stored_by_instance,
 )
 from warren.vars.store import Reading
+from warren.vars.vault import vault_variables
 
 
 class Stale(NamedTuple):
@@ -151,13 +153,16 @@ def is_revoked(texts: Mapping[Variable, str], key: Variable) -> bool:
 
 
 def missing_by_hand(inventory: Inventory, reading: Reading) -> tuple[Problem, ...]:
-    """The missing keys that nothing makes: of machines on which Warren does not run."""
+    """The missing keys that nothing makes: of machines on which Warren does not run, and not of the vault."""
+    in_vault = frozenset(vault_variables(inventory))
     return tuple(
         Problem(
             variable.path, 0, 0, f"machine {quoted(variable.machine)} is not managed and has no key", by_hand(variable)
         )
         for variable in examine(inventory, reading).missing
-        if variable.file == PUBLIC_KEY_FILE and not inventory.machines[variable.machine].managed
+        if variable.file == PUBLIC_KEY_FILE
+        and not inventory.machines[variable.machine].managed
+        and variable not in in_vault
     )
 
 
@@ -175,6 +180,8 @@ def accepted(inventory: Inventory, texts: Mapping[Variable, str], variable: Vari
 
     UsageError where nothing in the inventory makes such a value, VarsError where the text cannot be used.
     """
+    if variable.generator == host_keys.GENERATOR and variable.machine in inventory.machines:
+        return host_keys.accepted_host_key(variable, text)
     generator = _generator(inventory, variable)
     try:
         value = canonical(variable.file, text.strip())

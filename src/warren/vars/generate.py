@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from warren.errors import InventoryError, MachineError, Problem, UsageError
+from warren.errors import InventoryError, MachineError, Problem, UsageError, VarsError
 from warren.inventory.model import Inventory
 from warren.inventory.wording import Nearest, quoted
 from warren.names import InstanceName, MachineName
@@ -30,6 +30,7 @@ from warren.vars.generators import (
 )
 from warren.vars.reach import Reach
 from warren.vars.store import Store
+from warren.vars.vault import Vault, has_vault_key, vault_variables
 from warren.wireguard.keys import PublicKey
 
 
@@ -70,6 +71,7 @@ class Work:
     stored: Mapping[Variable, str]
     by_hand: tuple[Variable, ...] = ()  # keys of machines that are not managed: somebody else makes them
     hashes: Hashes = field(default_factory=dict)
+    vault: tuple[KeyRequest, ...] = ()  # keys that are made here, and kept encrypted
 
 
 class Failure(NamedTuple):
@@ -99,18 +101,21 @@ def work(
     if problems:
         raise InventoryError(problems)
     left = frozenset(leftovers(inventory, texts))
+    in_vault = frozenset(vault_variables(inventory))
     keys = [
         _key_request(texts, generator, variable, selection)
         for generator, variable in chosen
         if generator.kind is Kind.KEYS
         and (selection.regenerate or (variable not in texts and not is_revoked(texts, variable)))
     ]
+    elsewhere = [request for request in keys if request.variable not in in_vault]
     return Work(
         values,
-        tuple(request for request in keys if inventory.machines[request.variable.machine].managed),
+        tuple(each for each in elsewhere if inventory.machines[each.variable.machine].managed),
         {variable: text for variable, text in texts.items() if variable not in left},
-        tuple(request.variable for request in keys if not inventory.machines[request.variable.machine].managed),
+        tuple(each.variable for each in elsewhere if not inventory.machines[each.variable.machine].managed),
         hashes,
+        tuple(request for request in keys if request.variable in in_vault),
     )
 
 
@@ -135,7 +140,7 @@ def _refuse_by_hand(inventory: Inventory, chosen: _Chosen, selection: Selection)
     for generator, variable in chosen:
         machine = inventory.machines[variable.machine]
         asked = selection.regenerate and machine.name in selection.machines and generator.kind is Kind.KEYS
-        if asked and not machine.managed:
+        if asked and not machine.managed and not has_vault_key(inventory, machine.name, generator.instance):
             raise UsageError(f"machine {quoted(machine.name)} is not managed", mend=by_hand(variable))
 
 
@@ -206,18 +211,22 @@ def _select(inventory: Inventory, selection: Selection) -> _Chosen:
 
 
 def carry_out(
-    todo: Work, store: Store, reaches: Sequence[Reach], done: Callable[[Variable, str], None]
+    todo: Work,
+    store: Store,
+    reaches: Sequence[Reach],
+    done: Callable[[Variable, str], None],
+    vault: Vault | None = None,
 ) -> tuple[Failure, ...]:
     """Store the values, have the keys made; each is stored as it comes. Returns what could not be made.
 
-    `done` is called for each value that was written.
+    `done` is called for each value that was written. `vault`: where keys that are made here are kept.
     """
     # A hash without its value does no harm; a value without its hash is one that clan makes anew.
     store.write({**todo.hashes, **todo.values})
     for variable, text in todo.values.items():
         done(variable, text)
     owners = {(variable.generator, text.strip()): variable.machine for variable, text in todo.stored.items()}
-    failures = []
+    failures = _make_here(todo, vault, done) if vault else []
     for request in todo.keys:
         variable = request.variable
         try:
@@ -235,6 +244,34 @@ def carry_out(
             store.write({variable: text})
             done(variable, text)
     return tuple(failures)
+
+
+def _make_here(todo: Work, vault: Vault, done: Callable[[Variable, str], None]) -> list[Failure]:
+    failures: list[Failure] = []
+    if todo.vault:
+        vault.settle(todo.stored)
+    for request in todo.vault:
+        variable = request.variable
+        if request.stage and variable in todo.stored and vault.has(variable, todo.stored[variable]):
+            continue  # it waits there already
+        try:
+            key = vault.make(variable, todo.stored)
+        except VarsError as error:
+            failures.append(Failure(variable, str(error)))
+            continue
+        done(variable, key.text)
+        if not request.stage:
+            _put_in_use(vault, variable, key, todo.stored)
+    return failures
+
+
+def _put_in_use(vault: Vault, variable: Variable, key: PublicKey, stored: Mapping[Variable, str]) -> None:
+    """A key that replaces another one at once, and what was staged."""
+    staged = variable._replace(file=NEXT_KEY_FILE)
+    if staged in stored:
+        vault.store.delete([staged])
+        vault.written.append(staged)
+    vault.settle({variable: key.text}, variable.machine)
 
 
 def _made_key(request: KeyRequest, reaches: Sequence[Reach]) -> PublicKey:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from graphlib import TopologicalSorter
 from hashlib import sha256
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from warren.inventory.model import Instance, Inventory
 from warren.names import InstanceName, MachineName, is_host_name
@@ -32,6 +32,18 @@ from warren.network.stored import (
     value_path,
 )
 from warren.wireguard.keys import PublicKey
+
+
+class Placed(Protocol):
+    """Anything that has a place in the vars: its parts are names, and `file` says how its text is written."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def file(self) -> str: ...
+
+    def __iter__(self) -> Iterator[str]: ...
 
 
 class Variable(NamedTuple):
@@ -219,7 +231,7 @@ def file_bytes(file: str, text: str) -> bytes:
     return f"{text}\n".encode() if file in (*KEY_FILES, REVOKED_FILE, PRESHARED_FILE) else text.encode()
 
 
-def paths_of(written: Iterable[Variable | SharedVariable]) -> list[str]:
+def paths_of(written: Iterable[Placed]) -> list[str]:
     """What of the disk belongs to these values: their files, and the hashes of what addresses were made of."""
     paths: dict[str, None] = {}
     for variable in written:

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from warren.errors import Problem, VarsError
 from warren.names import MachineName, is_host_name
-from warren.vars.generators import Hashes, SharedVariable, Validation, Variable, file_bytes, possible_files
+from warren.vars.generators import Hashes, Placed, Validation, Variable, file_bytes, possible_files
 
 PER_MACHINE = "vars/per-machine"
 STAGING = "vars/.warren-staging"
@@ -29,7 +29,7 @@ SINGLE_SYNCS = 100  # beyond this many files, one sync of everything is quicker
 _NO_LOCKS_HERE = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP)  # NFS locks no folders
 
 
-AVariable = TypeVar("AVariable", bound=Variable | SharedVariable | Validation)
+AVariable = TypeVar("AVariable", bound=Placed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,16 @@ class Store:
         texts = ((variable, self._text(variable, problems)) for variable in variables)
         return {variable: text for variable, text in texts if text is not None}
 
+    def text(self, stored: Placed) -> str | None:
+        """What the file holds, to the last byte; None where there is none, VarsError where it cannot be read."""
+        try:
+            data = _regular_file(self._path(stored))
+            return None if data is None else data.decode()
+        except OSError as error:
+            raise VarsError(f"cannot be read: {_reason(error)}", where=stored.path) from None
+        except UnicodeDecodeError:
+            raise VarsError("is not text (UTF-8)", where=stored.path, mend=f"git log -- {stored.path}") from None
+
     def value(self, variable: Variable) -> bytes:
         """One public value of any generator, as its file holds it; VarsError where there is none."""
         path = self._path(variable)
@@ -74,7 +84,7 @@ class Store:
         except OSError as error:
             raise VarsError(f"cannot be read: {_reason(error)}", where=variable.path) from None
         if data is None:
-            is_secret = path.with_name("secret").exists()
+            is_secret = any(path.with_name(name).exists() for name in ("secret", "secret.age"))
             what = "a secret, which stays sealed" if is_secret else "not stored"
             raise VarsError(what, where=variable.path, mend="`warren vars list` shows what there is")
         return data
@@ -123,7 +133,7 @@ class Store:
         _flush([staging / str(number) for number in range(len(targets))])
         return targets
 
-    def delete(self, variables: Iterable[Variable | Validation]) -> None:
+    def delete(self, variables: Iterable[Placed]) -> None:
         """Remove values, and the folders that are empty then."""
         for variable in variables:
             path = self._path(variable)
@@ -183,7 +193,7 @@ class Store:
             problems.append(_problem(variable.path, error))
         return None
 
-    def _path(self, variable: Variable | SharedVariable | Validation) -> Path:
+    def _path(self, variable: Placed) -> Path:
         """Where the value is; a name never leads out of its place."""
         for part in variable:
             if part in ("", ".", "..") or "/" in part or "\0" in part:
@@ -226,7 +236,7 @@ def _lock(descriptor: int, waiting: Callable[[], None]) -> None:
             raise
 
 
-def _refuse_unfit(variable: Variable | SharedVariable | Validation, target: Path, inside: Path) -> None:
+def _refuse_unfit(variable: Placed, target: Path, inside: Path) -> None:
     """What would make the rename fail, or lead it astray, stops the run before the first one."""
     if not target.parent.resolve().is_relative_to(inside):
         raise VarsError(

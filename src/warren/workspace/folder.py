@@ -15,7 +15,9 @@ from warren.network.resolve import resolve
 from warren.network.stored import Stored
 from warren.vars.check import Findings, examine, missing_by_hand
 from warren.vars.generators import Hashes, Variable, stored_by_instance
+from warren.vars.host_keys import read_host_keys
 from warren.vars.store import Reading, Store
+from warren.vars.vault import Vault, vault_problems
 from warren.workspace.source import load_inventory, shown_name
 
 
@@ -73,7 +75,13 @@ class Folder:
     def findings(self) -> Findings:
         """What is missing, wrong or left over in the vars."""
         findings = examine(self.inventory, self._reading)
-        return replace(findings, problems=self._placed(findings.problems))
+        problems = (*findings.problems, *vault_problems(self.inventory, self._reading.texts, self.vault))
+        return replace(findings, problems=self._placed(problems))
+
+    @cached_property
+    def vault(self) -> Vault:
+        """Private keys that are kept here, encrypted; VarsError with a machine's host key that is none."""
+        return Vault(self.store, self.inventory, read_host_keys(self.store, self.inventory))
 
     @cached_property
     def missing_by_hand(self) -> tuple[Problem, ...]:
