@@ -30,6 +30,7 @@ from meshes import inventory, mesh
 from namespaces import in_namespace, wait_until
 from strategies import public_key
 from warren.agent import redundancy
+from warren.agent.held import HeldDocuments
 from warren.host import wireguard
 from warren.host.machine import Host
 from warren.names import InstanceName, MachineName
@@ -166,7 +167,7 @@ def _watched(document: Document) -> tuple[float, float]:
     with (
         patch.object(wireguard, "open_device", lambda _: device),
         patch.object(signals, "decode_report", heard),
-        redundancy.ControllerWatch(Host(), _SERVER) as watch,
+        redundancy.ControllerWatch(Host(), _SERVER, HeldDocuments(Host())) as watch,
         selectors.DefaultSelector() as selector,
     ):
         selector.register(watch, selectors.EVENT_READ)

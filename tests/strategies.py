@@ -5,7 +5,7 @@ from ipaddress import IPv6Network
 
 from hypothesis import strategies as st
 
-from warren.inventory.model import Controller, Instance, Inventory, Machine, PeerMachine
+from warren.inventory.model import Controller, Deploy, Instance, Inventory, Machine, PeerMachine
 from warren.names import InstanceName, InterfaceName, MachineName, interface_name_problem
 from warren.network.document import Document
 from warren.network.preshared import Exchange, exchanges_text, pairs
@@ -65,7 +65,7 @@ def inventories(draw: st.DrawFn, max_machines: int = 9, max_instances: int = 2) 
     instance_list = draw(st.lists(instance_names, min_size=1, max_size=max_instances, unique=True))
     return Inventory(
         "burrow",
-        {name: Machine(name) for name in sorted(names)},
+        {name: Machine(name, deploy=Deploy(pull=draw(st.booleans()))) for name in sorted(names)},
         {name: draw(instances(name, draw(st.permutations(names)))) for name in sorted(instance_list)},
     )
 

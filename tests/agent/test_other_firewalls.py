@@ -89,6 +89,15 @@ def hears_words(machines: Wired) -> bool:
     return True
 
 
+def may_ask(machines: Wired) -> bool:
+    """Whether a peer's connection comes in at the controller, where it asks for documents."""
+    listen = "import socket; s = socket.create_server(('::', 51819), family=10); s.settimeout(20); s.accept()"
+    ask = "import socket; socket.create_connection((socket.getaddrinfo('server1.vpn', 0)[0][4][0], 51819), 3)"
+    machines["server1"].sh(f'{sys.executable} -c "{listen}" > /run/asked 2>&1 &')
+    wait_until(lambda: ":CA6B " in machines["server1"].sh("cat /proc/net/tcp6"), 10, "who listens")
+    return not machines["laptop1"].sh(f'{sys.executable} -c "{ask}" 2> /dev/null || echo no')
+
+
 def waiting() -> Verdict:
     host = Host()
     documents, _ = this_machine.read_documents(host)
@@ -103,6 +112,7 @@ def test_it_lets_the_mesh_in_while_there_is_one(manager: Manager) -> None:
         assert reaches(laptop, "server1.vpn"), "through the port"
         assert reaches(laptop, "laptop2.vpn"), "through the controller's forwarding"
         assert hears_words(machines), "by the mesh, what agents say"
+        assert may_ask(machines), "and ask"
         verdict = server.run(waiting)
         assert (verdict.error, verdict.steps, verdict.notes) == (None, (), ())
 
@@ -134,13 +144,14 @@ def test_without_being_asked_it_keeps_words_out(manager: Manager, monkeypatch: p
         machines.follow()
         assert reaches(machines["laptop1"], "laptop2.vpn")
         assert not hears_words(machines)
+        assert not may_ask(machines)
 
 
 @pytest.mark.parametrize(
     ("manager", "own_rule"),
     [
         (UFW, "ufw allow 51820/udp comment mine; ufw allow 51819; ufw route allow in on vpn out on vpn"),
-        (FIREWALLD, "firewall-cmd --permanent --add-port=51819-51820/udp; firewall-cmd --reload"),
+        (FIREWALLD, "firewall-cmd --permanent --add-port=51819-51820/udp --add-port=51819/tcp; firewall-cmd --reload"),
     ],
     ids=["ufw", "firewalld"],
 )
@@ -176,9 +187,9 @@ def test_of_a_chain_that_drops_by_default_the_operator_is_told(rules: str) -> No
         )  # what comes out of the mesh is for this chain's owner to say
         notes = server.run(waiting).notes
         port, within = "udp dport 51820 accept", 'iifname "vpn" oifname "vpn" accept'
-        words = 'iifname "vpn" udp dport 51819 accept'
+        words = [f'iifname "vpn" {each} dport 51819 accept' for each in ("udp", "tcp")]
         inserted = [note.rpartition(": ")[2] for note in notes]
-        wanted = [] if rules else [f"nft insert rule inet filter input {each}" for each in (port, words)]
+        wanted = [f"nft insert rule inet filter input {each}" for each in (words[1:] if rules else (port, *words))]
         assert inserted == [*wanted, f"nft insert rule inet filter forward {within}"]
         for command in inserted:
             server.sh(f"nft '{command.removeprefix('nft ')}'")
@@ -195,6 +206,7 @@ def test_iptables_own_chains_are_told_in_its_words() -> None:
         commands = [note.rpartition(": ")[2] for note in server.run(waiting).notes]
         assert sorted(commands) == [
             "ip6tables -I FORWARD -i vpn -o vpn -j ACCEPT",
+            "ip6tables -I INPUT -i vpn -p tcp --dport 51819 -j ACCEPT",
             "ip6tables -I INPUT -i vpn -p udp --dport 51819 -j ACCEPT",
             "ip6tables -I INPUT -p udp --dport 51820 -j ACCEPT",
             "iptables -I INPUT -p udp --dport 51820 -j ACCEPT",

@@ -41,6 +41,7 @@ def test_a_bug_of_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 def test_a_bug_of_ours_on_a_machine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(machine_side, "_facts", raising(ZeroDivisionError("a slip")))
+    monkeypatch.setattr(machine_side, "_parser", machine_side._parser.__wrapped__)  # not one that was made before
     assert machine_side.main(["machine", "facts"]) == 70
     out, err = capsys.readouterr()
     assert out == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from warren.host import rtnetlink, state, trial
 from warren.host.machine import Host
 from warren.names import InstanceName, InterfaceName, MachineName, is_host_name
 from warren.network.document import Document, decode
-from warren.plan import preflight
+from warren.plan import fetching, preflight
 from warren.plan.reachability import Reachability
 from warren.plan.steps import Step
 from warren.render.status import InstanceStatus
@@ -159,13 +160,14 @@ def status(host: Host, me: MachineName) -> tuple[list[InstanceStatus], dict[Inst
         if isinstance(pending, WarrenError):
             refused[name] = pending
         else:
-            statuses.append(_status(pending, said.get(name)))
+            failed = fetching.failure_lines(state.read_fetching(name, host.state), time.time())
+            statuses.append(_status(pending, tuple(failed), said.get(name)))
     return statuses, refused
 
 
-def _status(pending: Pending, said: Mapping[str, Any] | None) -> InstanceStatus:
+def _status(pending: Pending, failed: tuple[str, ...], said: Mapping[str, Any] | None) -> InstanceStatus:
     desired, observed = pending.desired, pending.observed
-    return InstanceStatus(desired, observed, len(pending.steps), reconcile.notes(desired, observed), said)
+    return InstanceStatus(desired, observed, len(pending.steps), reconcile.notes(desired, observed), failed, said)
 
 
 def _of_controllers() -> dict[InstanceName, Mapping[str, Any]]:

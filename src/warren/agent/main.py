@@ -45,6 +45,8 @@ Only `receive` has both, code 4 and an answer, when an instance has an error.
     drain INSTANCE… | undrain INSTANCE…
         {"draining": bool, "left": bool}    this controller asks its peers to leave it, or to come back, also after a
                                         reboot; left: all that it hears of use it no more (of undrain: may again)
+    fetch INSTANCE CONTROLLER=SERIAL…
+        {"followed": serial}            what the agent does when controllers say that they follow a newer document
     forget INSTANCE…
         {"forgotten": [I]}              takes them off, with document and key; none of it need be there
 
@@ -168,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     which = each.add_mutually_exclusive_group(required=True)
     which.add_argument("token", nargs="?", metavar="TOKEN")
     which.add_argument("--when-due", action="store_true", help="wait until nobody confirmed in time")
+    each = _add(machine, "fetch", _fetch, "Fetch a newer document from controllers, and follow it on trial.", named)
+    each.add_argument("instance", metavar="INSTANCE")
+    each.add_argument("said", nargs="+", metavar="CONTROLLER=SERIAL", help="which document it says that it follows")
     for verb, text in (("drain", "Ask the peers of this controller to leave it."), ("undrain", "Ask them back.")):
         each = _add(machine, verb, _drain, text, named)
         each.add_argument("instances", nargs="+", metavar="INSTANCE")
@@ -374,6 +379,21 @@ def _restore(given: argparse.Namespace) -> int:
     problems = list(restored.problems) if restored else []
     _answer({"restored": restored is not None, "why": restored.why if restored else None, "problems": problems})
     return MACHINE_FAILED if problems else 0
+
+
+def _fetch(given: argparse.Namespace) -> int:
+    from warren.agent import fetch
+    from warren.agent.machine import who_am_i
+    from warren.names import InstanceName, MachineName
+
+    host = _host(to_syslog=True)
+    said = {}
+    for text in given.said:
+        name, _, serial = text.partition("=")
+        if not serial.isascii() or not serial.isdigit():
+            raise UsageError(f"{text!r} is no CONTROLLER=SERIAL")
+        said[MachineName(name)] = int(serial)
+    return _answer({"followed": fetch.fetch(host, who_am_i(host, given.name), InstanceName(given.instance), said)})
 
 
 def _drain(given: argparse.Namespace) -> int:

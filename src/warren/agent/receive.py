@@ -121,7 +121,7 @@ def receive(host: Host, me: MachineName, request: Request) -> Answer:
     refused: dict[InstanceName, WarrenError] = {}
     for name, signed in request.documents.items():
         try:
-            documents[name] = _verified(name, signed)
+            documents[name] = verified(name, signed)
         except WarrenError as error:
             refused[name] = error
     with host.locked():
@@ -146,7 +146,7 @@ def _to_leave(me: MachineName, accepted: _Accepted) -> list[InstanceName]:
     return [name for name, each in accepted.pending.items() if interrupts(each.steps)]
 
 
-def _verified(name: InstanceName, signed: Signed) -> Document:
+def verified(name: InstanceName, signed: Signed) -> Document:
     try:
         log.info("%s: signed by %s", name, signature.verify(signed.content, signed.signature))
         document = state.decoded(signed.content)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from warren.agent.held import HeldDocuments
 from warren.errors import KernelError, WarrenError
 from warren.host import absence, files, wireguard
 from warren.host.clock import now_s
@@ -29,11 +30,12 @@ from warren.network.document import ControllerEntry, Document, PeerEntry, keys_o
 from warren.plan import admission, events, health, ledger, moves, reachability, redundancy, signals
 from warren.plan.diff import Resolved
 from warren.plan.events import Event
-from warren.plan.exchange import Action, Answer, Inputs, Move, Renew, Send, SendRound, Tell
+from warren.plan.exchange import Action, Answer, Inputs, Move, Renew, SayFollowed, Send, SendRound, Tell
 from warren.plan.health import Probe
 from warren.plan.plan import plan
 from warren.plan.reachability import Reachability
 from warren.plan.redundancy import Redundancy
+from warren.plan.signals import Followed
 from warren.plan.steps import SetPeers
 from warren.wireguard.device import ObservedDevice
 from warren.wireguard.endpoint import Endpoint, SocketAddress
@@ -95,9 +97,10 @@ class ControllerWatch:
     `moved`: subnets or names have other carriers, and the whole look has to follow.
     """
 
-    def __init__(self, host: Host, me: MachineName) -> None:
+    def __init__(self, host: Host, me: MachineName, held: HeldDocuments) -> None:
         self._host = host
         self._me = me
+        self._held = held
         self._selector = selectors.EpollSelector()
         self._instances: dict[InstanceName, _Instance] = {}
         self._resolver = Resolver()
@@ -112,6 +115,21 @@ class ControllerWatch:
     def is_about_to_move(self) -> bool:
         """A moment was announced at which all move: until then this process has to be free."""
         return any(each.redundancy.moves for each in self._instances.values())
+
+    def documents(self) -> dict[InstanceName, Document]:
+        """What this machine follows, of the instances that are watched."""
+        return {name: each.document for name, each in self._instances.items()}
+
+    def followed(self) -> dict[InstanceName, Mapping[MachineName, Followed]]:
+        """Which documents other machines follow, as they said."""
+        return {name: each.redundancy.followed for name, each in self._instances.items()}
+
+    def say_followed(self, name: InstanceName) -> None:
+        """Tell controllers at once which document is followed now, and not with the next report."""
+        each, follows = self._instances.get(name), self._held.follows(name)
+        if each is not None and follows is not None:
+            for entry in each.document.controllers.values():
+                each.probes.send_signal(entry.address, signals.encode_follows(follows))
 
     def reachability(self) -> dict[InstanceName, Reachability]:
         """What plans are to be made from."""
@@ -143,7 +161,11 @@ class ControllerWatch:
 
     def tree(self) -> dict[InstanceName, dict[str, object]]:
         """What the status socket tells of it."""
-        return {name: _tree(each) for name, each in self._instances.items()}
+        return {name: {**_tree(each), "serial": self._serial(name)} for name, each in self._instances.items()}
+
+    def _serial(self, name: InstanceName) -> int | None:
+        held = self._held.of(name)
+        return held.document.serial if held else None
 
     def _adopt(self, name: InstanceName, document: Document) -> None:
         me = document.entry(self._me)
@@ -200,6 +222,9 @@ class ControllerWatch:
                 _send_round(each, controller, probes, number)
             case Send(to, content):
                 each.probes.send_signal(to, content)
+            case SayFollowed(to):
+                if (follows := self._held.follows(name)) is not None:
+                    each.probes.send_signal(to, signals.encode_follows(follows))
             case Tell(event):
                 log.info("%s: %s", name, event)
                 each.events = events.kept(each.events, [event])
@@ -324,6 +349,14 @@ def _tree(each: _Instance) -> dict[str, object]:
         "health": {name: _health_tree(found, now.now_s) for name, found in now.healths.items()},
         "carriers": {} if now.ledger is not None else carriers,
         "lost_by_others": {name: sorted(lost) for name, lost in now.reachability.lost.items()},
+        "followed": {
+            name: {
+                "serial": found.follows.serial,
+                "failed": found.follows.failed,
+                "age_s": round(now_s() - found.at_s, 1),
+            }
+            for name, found in now.followed.items()
+        },
         "draining": now.ledger.draining if now.ledger is not None else None,
         "left": ledger.is_left(now.ledger, now_s(), now.tuning) if now.ledger is not None else None,
         "events": [events.event_tree(event) for event in each.events],

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
+from warren.agent.held import HeldDocuments
 from warren.agent.machine import Verdict, follow, read_documents
 from warren.agent.preshared import PresharedWatch
 from warren.agent.redundancy import ControllerWatch
 from warren.agent.requests import Act, RequestSocket, stamp
 from warren.agent.restore import restore_if_due
 from warren.agent.rotation import KeyWatch
+from warren.agent.sharing import Sharing
 from warren.agent.status_socket import StatusSocket
 from warren.errors import WarrenError
 from warren.host import hosts_file, service, trial
@@ -75,10 +77,13 @@ class Agent:
             folders = stack.enter_context(FolderWatch(trial.is_bookkeeping))
             network = stack.enter_context(NetworkEvents())
             keys = stack.enter_context(KeyWatch(self._host, self._me))
-            controllers = stack.enter_context(ControllerWatch(self._host, self._me))
+            held = HeldDocuments(self._host)
+            controllers = stack.enter_context(ControllerWatch(self._host, self._me, held))
+            sharing = stack.enter_context(Sharing(self._host, self._me, held, self._act))
             preshared = PresharedWatch(self._host, self._me)
             selector = stack.enter_context(selectors.DefaultSelector())
-            sources: tuple[HasFileno, ...] = (stop, status, requests, folders, keys, controllers, *network.sockets)
+            own: tuple[HasFileno, ...] = (stop, status, requests, folders, keys, controllers, sharing)
+            sources = (*own, *network.sockets)
             for source in sources:
                 selector.register(source, selectors.EVENT_READ)
             next_look_s = time.monotonic()
@@ -86,15 +91,11 @@ class Agent:
                 if time.monotonic() >= next_look_s:
                     # Forget events first, then look: a change in between is an event again.
                     network.drain()
-                    next_look_s = time.monotonic() + self._look(folders, controllers, preshared)
+                    next_look_s = time.monotonic() + self._look(folders, controllers, sharing, preshared)
                     keys.refresh()
                     service.notify("READY=1", f"STATUS={self._state()}")
-                ready = {
-                    key.fileobj
-                    for key, _ in selector.select(
-                        self._patience_s(next_look_s, controllers, keys.due_s, preshared.due_s)
-                    )
-                }
+                due_s = (next_look_s, keys.due_s, preshared.due_s)
+                ready = {key.fileobj for key, _ in selector.select(self._patience_s(controllers, sharing, *due_s))}
                 service.notify("WATCHDOG=1")
                 if stop in ready:
                     log.info("agent of %s: stopping; the mesh stays up", self._me)
@@ -107,6 +108,7 @@ class Agent:
                     controllers.step()
                     if controllers.moved:  # names follow, and what the quick move left over
                         next_look_s = min(next_look_s, self._after_move_s())
+                sharing.step(controllers)
                 if status in ready:
                     status.answer(self._found(controllers))
                 if requests in ready:
@@ -130,7 +132,9 @@ class Agent:
         self._waits = self._waits + 1 if controllers.is_about_to_move() and self._waits < MOST_WAITS else 0
         return self._waits > 0
 
-    def _look(self, folders: FolderWatch, controllers: ControllerWatch, preshared: PresharedWatch) -> float:
+    def _look(
+        self, folders: FolderWatch, controllers: ControllerWatch, sharing: Sharing, preshared: PresharedWatch
+    ) -> float:
         """Make all well; seconds until the next look. An error is told once, not at every try."""
         if self._is_to_wait(controllers):
             return SETTLE_S
@@ -142,8 +146,8 @@ class Agent:
             controllers.moved, self._after_s = False, None
             verdicts = follow(self._host, self._me, reaches=controllers.reachability())
             documents = read_documents(self._host)[0]
-            controllers.refresh(documents)
-            preshared.refresh(documents)
+            for each in (controllers, sharing, preshared):
+                each.refresh(documents)
         except WarrenError as error:  # of the whole machine: the folder, or instances in each other's way
             verdicts[_WHOLE] = Verdict(error=error)
         for name, verdict in verdicts.items():
@@ -169,8 +173,8 @@ class Agent:
         self._retry_s = RETRY_S
         return SLOW_CLOCK_S
 
-    def _patience_s(self, next_look_s: float, controllers: ControllerWatch, *due_s: float) -> float:
-        patience_s = min(min(next_look_s, *due_s) - time.monotonic(), controllers.due_s - now_s())
+    def _patience_s(self, controllers: ControllerWatch, sharing: Sharing, *due_s: float) -> float:
+        patience_s = min(min(due_s) - time.monotonic(), min(controllers.due_s, sharing.due_s) - now_s())
         patience_s = max(0.0, patience_s)
         watchdog_s = service.watchdog_s()
         return patience_s if watchdog_s is None else min(patience_s, watchdog_s)

@@ -98,7 +98,8 @@ def _rows(folder: Folder) -> list[dict[str, Any]]:
         if name in shut_out:
             state = "expired"
         state = "; ".join([state, *(each.short_line for each in rotated if each.machine == name)])
-        rows.append({"machine": name, "roles": roles, "reached_by": target_of(machine).by_hand, "state": state})
+        reached_by = "fetches by itself" if machine.deploy.pull else target_of(machine).by_hand
+        rows.append({"machine": name, "roles": roles, "reached_by": reached_by, "state": state})
     return rows
 
 
@@ -124,17 +125,21 @@ def install(
     """Bring Warren to machines: one file, and a systemd service that runs its agent.
 
     Each machine makes its own keys; the public ones come back and are stored. Those whose keys are in the vault get
-    them, the same as before where they were set up anew. The signing key is pinned there: later
+    them, the same as before where they were set up anew. Machines with `deploy.pull` are passed over unless they are
+    named. The signing key is pinned there: later
     documents must be signed by it, or by another operator's that was pinned. Run it again to bring a newer Warren.
     """
     from warren.fleet import install as installing
+    from warren.fleet.heard import fetching
     from warren.fleet.run import Run, select
     from warren.fleet.sign import find_key
 
     if not names and not tags:
         raise UsageError("which machines?", mend="warren machines install MACHINE…, or --tag all")
     folder = opened_folder(given)
-    targets = select(folder.inventory, names, tags)
+    chosen = select(folder.inventory, names, tags)
+    alone = fetching(folder, chosen) - set(names)
+    targets = {name: target for name, target in chosen.items() if name not in alone}
     key = find_key(sign_key, folder.path)
     run = Run(folder, _say, identities(identity))
     with run.locked("install", commits=commits):
@@ -224,6 +229,9 @@ def update(
     commits: bool,
 ) -> int:
     """Make machines what the inventory says; without MACHINE and --tag, all of them.
+
+    Machines with `deploy.pull` fetch their documents from controllers by themselves, as soon as these have them: they
+    are not visited, and what controllers hear of them confirms that they follow. Those that are off come later.
 
     Only machines whose own part changed are visited. Each one checks what it is to become, applies it, and is reached
     once more over a new connection: otherwise it goes back by itself. Run it again to continue after a failure.

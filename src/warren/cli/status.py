@@ -72,13 +72,19 @@ def _own(as_json: bool) -> int:
 def _of_fleet(
     given: str | None, names: tuple[str, ...], tags: tuple[str, ...], parallel: int, *, as_json: bool, one_line: bool
 ) -> int:
+    from warren.fleet import heard
     from warren.fleet.outdated import behind_now
     from warren.fleet.run import select
-    from warren.fleet.status import ask_all, tree
+    from warren.fleet.status import ask_all, heard_of, tree
     from warren.render.fleet_status import fleet_status_text
 
     folder = opened_folder(given)
-    found = asyncio.run(ask_all(select(folder.inventory, names, tags), behind_now(folder), parallel))
+    targets, stale = select(folder.inventory, names, tags), behind_now(folder)
+    alone = heard.fetching(folder, targets)
+    found = asyncio.run(ask_all({name: each for name, each in targets.items() if name not in alone}, stale, parallel))
+    if alone:
+        pairs = asyncio.run(heard.ask(heard.servers(folder, alone)))
+        found = dict(sorted((found | heard_of(pairs, alone, stale)).items()))
     whole = tree(found)
     if as_json:
         click.echo(json.dumps(whole, indent=None if one_line else 2))

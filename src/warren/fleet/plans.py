@@ -14,14 +14,17 @@ from typing import Any, TypeAlias
 
 from warren.names import InstanceName, MachineName
 from warren.network.addresses import prefix_text, suffix_text
-from warren.network.document import ControllerEntry, Document, Entry, encode, keys_of, keys_text
+from warren.network.document import ControllerEntry, Document, Entry, PeerEntry, encode, keys_of, keys_text
 from warren.network.stored import PREFIX_FILE, PUBLIC_KEY_FILE, SUFFIX_FILE
 from warren.plan.plan import host_lines, plan
 from warren.render.desired import desired_tree
 
-Digest: TypeAlias = str  # SHA-256, hexadecimal
+Digest: TypeAlias = str  # SHA-256, hexadecimal; FETCHES behind it: of a machine that then fetches by itself
 Digests: TypeAlias = Mapping[tuple[MachineName, InstanceName], Digest]
 OwnValues: TypeAlias = Mapping[str, str]  # of one machine, by the files that they have in the vars
+
+
+FETCHES = "-fetches"
 
 
 def content_digest(document: Document) -> Digest:
@@ -37,7 +40,10 @@ def plan_digests(document: Document) -> dict[MachineName, Digest]:
     if expiries := [f"{name} {at}" for name, each in document.peers.items() if (at := each.expires_unix_s) is not None]:
         hosts = sha256("\n".join([hosts, *expiries]).encode()).hexdigest()
     alike = _with_keys_alike(document)
-    return {name: _digest(document, alike, name, hosts) for name in (*document.controllers, *document.peers)}
+    # Where somebody fetches documents, controllers have to have the newest, whether or not it changes themselves.
+    handed = content_digest(document) if any(each.pulls for each in document.peers.values()) else ""
+    shared = {**dict.fromkeys(document.controllers, hosts + handed), **dict.fromkeys(document.peers, hosts)}
+    return {name: _digest(document, alike, name, also) for name, also in shared.items()}
 
 
 def own_values(document: Document, machine: MachineName) -> dict[str, str]:
@@ -73,7 +79,13 @@ def _digest(document: Document, alike: Document, machine: MachineName, hosts: Di
     seen = alike if machine in alike.controllers else replace(alike, peers={machine: alike.peers[machine]})
     desired = replace(plan(seen, machine), public_key=me.public_key, hosts=())
     tree = {**desired_tree(machine, [desired]), "hosts": hosts}
-    return sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    digest = sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return digest + FETCHES if isinstance(me, PeerEntry) and me.pulls else digest
+
+
+def fetches(machine: MachineName, acknowledged: Digests) -> bool:
+    """Whether the machine confirmed a document that has it fetch the next one by itself."""
+    return any(name == machine and digest.endswith(FETCHES) for (name, _), digest in acknowledged.items())
 
 
 def wanted(documents: Mapping[InstanceName, Document]) -> dict[tuple[MachineName, InstanceName], Digest]:

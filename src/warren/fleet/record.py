@@ -69,6 +69,11 @@ class Record:
         self.store.write(texts)
         return list(texts)
 
+    def serial(self, document: Document) -> int | None:
+        """Of the newest published document; None: this one is not published."""
+        known = self._shared(document.instance, DIGEST_FILE) == content_digest(document)
+        return self._serial(document.instance) if known else None
+
     def was_published(self, instance: InstanceName) -> bool:
         return self._serial(instance) > 0
 

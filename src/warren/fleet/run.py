@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from warren.errors import UsageError, VarsError
+from warren.fleet import heard
 from warren.fleet.delivery import Delivery
+from warren.fleet.heard import Pair
 from warren.fleet.host_keys import ask_host_keys
 from warren.fleet.keys import ask_for_keys
 from warren.fleet.machine_side import SignedDocument
 from warren.fleet.outdated import Behind, behind, has_expired, is_shut_out
-from warren.fleet.plans import wanted
+from warren.fleet.plans import own_values, wanted
 from warren.fleet.preshare import share
 from warren.fleet.preshared import (
     Exchanges,
@@ -180,20 +182,30 @@ class Run:
 
         `force`: let machines switch to their new keys without waiting for those who do not know them.
         """
-        failed = {} if dry_run else self.make_vars(targets, limits.parallel)
+        alone = heard.fetching(self.folder, targets)
+        visited = {name: target for name, target in targets.items() if name not in alone}
+        if self._behind(alone):
+            visited |= heard.servers(self.folder, alone)
+        failed = {} if dry_run else self.make_vars(visited, limits.parallel)
         for outcome in failed.values():
             watcher.ended(outcome)
-        unshared = [] if dry_run else self.make_preshared(targets, limits.parallel)
+        unshared = [] if dry_run else self.make_preshared(visited, limits.parallel)
         update = Update(self.record, watcher, dry_run=dry_run, deliver=self.delivery.bring)
+        fetched: dict[MachineName, Outcome] = {}
         while True:
             update.outcomes |= {name: each for name, each in failed.items() if name not in update.outcomes}
-            without_key = self._visit(update, targets, key, limits)
+            without_key = self._visit(update, visited, key, limits)
+            if not dry_run:
+                fetched |= self._hear(alone, watcher)
             if dry_run or update.was_stopped:
                 break
             if not self._rotate(targets, force=force) and not self._exchange(targets):
                 break
         wants = wanted(self.folder.documents)
         members = {machine for machine, _ in wants}
+        for name in sorted({*fetched, *self._behind(alone)}):
+            update.outcomes[name] = fetched.get(name, Outcome(name, State.FETCHING))
+            watcher.ended(update.outcomes[name])
         return Result(
             tuple(update.outcomes.values()),
             tuple(sorted((targets.keys() & members) - update.outcomes.keys() - set(without_key))),
@@ -202,6 +214,34 @@ class Run:
             tuple(self.rotations()),
             (*unshared, *preshared_lines(self.folder)),
         )
+
+    def _behind(self, alone: Collection[MachineName]) -> list[MachineName]:
+        """Of the machines that fetch documents by themselves, those that have a newer one to fetch."""
+        stale = behind(self.folder, wanted(self.folder.documents), self.record.acknowledged())
+        return sorted(name for name in alone if name in stale)
+
+    def _hear(self, alone: Collection[MachineName], watcher: Watcher) -> dict[MachineName, Outcome]:
+        """Wait for machines that fetch what controllers were brought; what came of those that did, which is noted."""
+        done: dict[MachineName, Outcome] = {}
+        documents = self.folder.documents
+        serials = heard.wanted_serials(self.folder, self.record, alone)
+
+        def followed(pairs: Collection[Pair]) -> None:
+            plans = wanted(documents)
+            for machine, instance in pairs:
+                values = {instance: own_values(documents[instance], machine)}
+                self._written += self.record.acknowledge(machine, {instance: plans[machine, instance]}, values)
+                done[machine] = Outcome(machine, State.DONE)
+
+        if serials:
+            for machine in sorted({machine for machine, _ in serials}):
+                watcher.begins(machine, "fetching")
+            found = asyncio.run(heard.await_serials(heard.servers(self.folder, alone), serials, followed))
+            for (machine, instance), serial in serials.items():
+                if (last := found.get((machine, instance))) and last.has_failed(serial):
+                    problem = f"{machine}: {instance}: it fetched document {serial}, could not follow it, and went back"
+                    done[machine] = Outcome(machine, State.FAILED, problem=f"{problem} (on it: warren status)")
+        return done
 
     def _is_shut_out(self, machine: MachineName) -> bool:
         return any(is_shut_out(self.folder, machine, name) for name in self.folder.inventory.instances)

@@ -36,6 +36,7 @@ class State(Enum):
 
     DONE = "updated"
     WAITING = "to be done"  # of a dry run
+    FETCHING = "fetches it by itself"  # when it is on, and hears a controller
     NOT_REACHED = "not reached"
     FAILED = "failed"
     NOT_BEGUN = "not begun"  # after failures of others
@@ -67,7 +68,7 @@ class Outcome:
 
     @property
     def is_well(self) -> bool:
-        return self.state in (State.DONE, State.WAITING)
+        return self.state in (State.DONE, State.WAITING, State.FETCHING)
 
     def then(self, later: Outcome) -> Outcome:
         """Both together, after a second visit."""

@@ -119,10 +119,11 @@ def _led(rules: Iterable[list[dict[str, Any]]]) -> Iterator[tuple[str, str]]:
 def _zone(name: str, rules: Mapping[str, list[list[dict[str, Any]]]], interfaces: frozenset[str]) -> Zone:
     return Zone(
         name,
-        frozenset(_accepted_udp_ports(rules.get(f"{_IN}{name}_allow", ()))),
+        frozenset(_accepted_ports(rules.get(f"{_IN}{name}_allow", ()), "udp")),
         interfaces,
         frozenset(_accepted_interfaces(rules.get(f"{_FORWARD}{name}_allow", ()), "oifname")),
         accepts_all=[{"accept": None}] in rules[f"{_IN}{name}"],
+        tcp_ports=frozenset(_accepted_ports(rules.get(f"{_IN}{name}_allow", ()), "tcp")),
     )
 
 
@@ -134,18 +135,19 @@ def _dropping(chain: Mapping[str, Any]) -> DroppingChain:
         table,
         chain["name"],
         chain["hook"],
-        frozenset(_accepted_udp_ports(rules)),
+        frozenset(_accepted_ports(rules, "udp")),
         frozenset(_accepted_interfaces(rules, "iifname")),
+        frozenset(_accepted_ports(rules, "tcp")),
     )
 
 
-def _accepted_udp_ports(rules: Iterable[list[dict[str, Any]]]) -> Iterator[int]:
+def _accepted_ports(rules: Iterable[list[dict[str, Any]]], protocol: str) -> Iterator[int]:
     for rule in rules:
         for each in rule if {"accept": None} in rule else ():
             match each:
                 case {
-                    "match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": right}
-                }:
+                    "match": {"op": "==", "left": {"payload": {"protocol": found, "field": "dport"}}, "right": right}
+                } if found == protocol:
                     yield from _numbers(right)
 
 

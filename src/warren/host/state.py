@@ -7,6 +7,7 @@ trial.json, restored.json           see warren.host.trial
 <instance>/network.json.confirmed   during a trial: a hard link to the document before, so that going back is a rename,
 <instance>/network.json.sig.confirmed    which works on a full disk, too
 <instance>/draining                 see warren.host.absence
+<instance>/fetching.json            what failed when the machine fetched documents by itself (warren.plan.fetching)
 <instance>/private.key, ….key.next  see warren.host.keys
 <instance>/preshared.keys           see warren.host.preshared
 <instance>/revoked                  keys that any document that was followed here revoked; it only grows
@@ -25,6 +26,8 @@ from warren.errors import DocumentRefused, MachineError
 from warren.host import files
 from warren.names import HOST_NAME_RULE, InstanceName, MachineName, is_host_name
 from warren.network.document import Document, decode, keys_text, parse_keys
+from warren.plan import fetching
+from warren.plan.fetching import Failures
 from warren.wireguard.keys import PublicKey
 
 ROOT = Path("/var/lib/warren")
@@ -32,6 +35,7 @@ KEY_FILE = "private.key"
 NEXT_KEY_FILE = "private.key.next"
 REVOKED_FILE = "revoked"
 PRESHARED_FILE = "preshared.keys"
+FETCHING_FILE = "fetching.json"
 
 _DOCUMENT_FILE = "network.json"
 _SIGNATURE_FILE = "network.json.sig"
@@ -90,6 +94,30 @@ def read_document(instance: InstanceName, root: Path = ROOT) -> Document | None:
 def read_document_content(instance: InstanceName, root: Path = ROOT) -> bytes | None:
     """The document's bytes, whatever they say."""
     return files.read(instance_folder(instance, root) / _DOCUMENT_FILE)
+
+
+def document_files(instance: InstanceName, root: Path = ROOT) -> tuple[Path, Path]:
+    """Where the document and its signature are."""
+    folder = instance_folder(instance, root)
+    return folder / _DOCUMENT_FILE, folder / _SIGNATURE_FILE
+
+
+def read_signed(instance: InstanceName, root: Path = ROOT) -> tuple[bytes | None, bytes | None]:
+    """The document's bytes and its signature, as they are at this moment: one may be newer than the other."""
+    document, signed = document_files(instance, root)
+    return files.read(document), files.read(signed)
+
+
+def read_fetching(instance: InstanceName, root: Path = ROOT) -> Failures:
+    return fetching.decode(files.read(instance_folder(instance, root) / FETCHING_FILE) or b"")
+
+
+def write_fetching(instance: InstanceName, failures: Failures, root: Path = ROOT) -> None:
+    with files.edit(instance_folder(instance, root) / FETCHING_FILE) as file:
+        if failures == fetching.NO_FAILURES:
+            file.remove()
+        else:
+            file.replace(fetching.encode(failures))
 
 
 def write_document(

@@ -15,6 +15,7 @@ from warren.wireguard.endpoint import DEFAULT_PORT
 
 def check_across(meshes: Sequence[Mesh], machines: Machines, report: Report) -> None:
     _check_expiries(meshes, machines, report)
+    _check_pulls(meshes, machines, report)
     if len(meshes) > 1:
         _check_names(meshes, report)
         _check_ports(meshes, machines, report)
@@ -42,6 +43,17 @@ def _check_expiries(meshes: Sequence[Mesh], machines: Machines, report: Report) 
             f"machine {quoted(name)} {what}, and cannot expire",
             "remove it; to take the machine out, take it out of the inventory",
         )
+
+
+def _check_pulls(meshes: Sequence[Mesh], machines: Machines, report: Report) -> None:
+    """Controllers hand documents out: they are brought theirs."""
+    for name in sorted({machine for mesh in meshes for machine in mesh.controller.entered}):
+        if machines.by_name[name].deploy.pull:
+            report.add(
+                ("machines", name, "deploy", "pull"),
+                f"machine {quoted(name)} is a controller, and controllers hand documents out: they fetch none",
+                "remove it, and let deploy.host say how ssh reaches it",
+            )
 
 
 def _check_names(meshes: Sequence[Mesh], report: Report) -> None:

@@ -127,4 +127,4 @@ def _deploy(name: MachineName, entry: schema.Machine, report: Report) -> Deploy:
     if host and clans_host and host != clans_host:
         message = f"host {quoted(host)} and targetHost {quoted(clans_host)} are two names of one setting, and differ"
         report.add(("machines", name, "deploy", "targetHost"), message, "remove one of them")
-    return Deploy(host or clans_host or "", tree.get("port"), tree.get("via") or "")
+    return Deploy(host or clans_host or "", tree.get("port"), tree.get("via") or "", tree.get("pull") is True)

@@ -18,6 +18,7 @@ class Deploy:
     host: str = ""
     port: int | None = None
     via: str = ""  # a jump host, as ssh -J takes it
+    pull: bool = False  # ssh does not get there: it fetches its documents from controllers
 
 
 @dataclass(frozen=True, slots=True)

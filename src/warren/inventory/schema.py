@@ -66,6 +66,10 @@ class Deploy(TypedDict, total=False):
     host: Annotated[SshHost | None, Field(description="`user@host`, as ssh takes it; without it, the machine's name.")]
     port: Annotated[Port | None, Field(description="The TCP port of its sshd; without it, what ssh says.")]
     via: Annotated[SshHost | None, Field(description="A jump host, as `ssh -J` takes it.")]
+    pull: Annotated[
+        bool | None,
+        Field(description="`true`: ssh does not get there; it fetches its documents from controllers. For peers."),
+    ]
     targetHost: Annotated[SshHost | None, Field(description="clan's name for `host`.")]
     buildHost: Any
     forwardAgent: Any

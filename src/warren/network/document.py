@@ -60,7 +60,7 @@ class ControllerEntry:
 class PeerEntry:
     """A peer as others know it. `public_key` and `second_key` as for a controller.
 
-    `expires_unix_s`: from then on nobody lets it in; None: never.
+    `expires_unix_s`: from then on nobody lets it in; None: never. `pulls`: it fetches its documents from controllers.
     """
 
     name: MachineName
@@ -71,6 +71,7 @@ class PeerEntry:
     mtu_bytes: int | None = None
     second_key: PublicKey | None = None
     expires_unix_s: int | None = None
+    pulls: bool = False
 
 
 Entry: TypeAlias = ControllerEntry | PeerEntry
@@ -128,6 +129,7 @@ def encode(document: Document) -> bytes:
             "suffix": addresses.suffix_text(peer.suffix),
             "controller": peer.controller,
             **({} if peer.expires_unix_s is None else {"expires": peer.expires_unix_s}),
+            **({"pull": True} if peer.pulls else {}),
             **_optional(peer),
         }
     for name, fields in machines.items():
@@ -232,6 +234,7 @@ def _entry(name: MachineName, fields: _Fields, instance: InstanceName) -> Entry:
             mtu_bytes,
             second_key,
             fields.take("expires", int, _not_negative, default=None),
+            fields.take("pull", bool, default=False),
         )
     else:
         raise DocumentRefused(f"{fields.where}: role {role!r} is not known here", mend="update Warren on this machine")
@@ -337,7 +340,7 @@ class _Fields:
             )
 
 
-_KINDS = {int: "a whole number", str: "text", dict: "an object", list: "a list"}
+_KINDS = {int: "a whole number", str: "text", dict: "an object", list: "a list", bool: "true or false"}
 
 
 def _shown(value: object) -> str:

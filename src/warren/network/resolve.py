@@ -8,7 +8,7 @@ from itertools import product
 from typing import NamedTuple
 
 from warren.errors import InventoryError, Problem
-from warren.inventory.model import Instance, Inventory
+from warren.inventory.model import Instance, Inventory, Machine
 from warren.names import InstanceName, MachineName
 from warren.network.allocate import Allocation, allocate
 from warren.network.document import ControllerEntry, Document, PeerEntry, parse_keys
@@ -48,7 +48,6 @@ def resolve(
         allocations = allocate(inventory, stored)
     except InventoryError as error:
         problems.extend(error.problems)
-    expires = {name: at for name, each in inventory.machines.items() if (at := each.expires_unix_s) is not None}
     revoked = {name: _revoked(name, stored.get(name, NOTHING_STORED), problems) for name in inventory.instances}
     keys = {
         name: _keys(instance, stored.get(name, NOTHING_STORED), revoked[name], problems)
@@ -63,7 +62,7 @@ def resolve(
         raise InventoryError(tuple(problems))
     return {
         name: replace(
-            _document(instance, allocations[name], keys[name], serial, expires),
+            _document(instance, allocations[name], keys[name], serial, inventory.machines),
             revoked=tuple(sorted(revoked[name])),
             preshared=preshared[name],
             preshared_command=instance.psk_command,
@@ -77,7 +76,7 @@ def _document(
     allocation: Allocation,
     keys: Mapping[MachineName, _Keys],
     serial: int,
-    expires: Mapping[MachineName, int],
+    machines: Mapping[MachineName, Machine],
 ) -> Document:
     return Document(
         instance=instance.name,
@@ -106,7 +105,8 @@ def _document(
                 peer.interface,
                 peer.mtu_bytes,
                 keys[name].second,
-                expires.get(name),
+                machines[name].expires_unix_s,
+                machines[name].deploy.pull,
             )
             for name, peer in instance.peers.items()
         },

@@ -57,6 +57,13 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class SayFollowed:
+    """Tell that address which document is followed here for good (`signals.encode_follows`), if there is one."""
+
+    to: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
 class Renew:
     """Start the WireGuard session with that machine anew: `moves.renewal`. A failure is no matter; it comes again."""
 
@@ -75,4 +82,4 @@ class Tell:
     event: Event
 
 
-Action: TypeAlias = SendRound | Send | Renew | Move | Tell
+Action: TypeAlias = SendRound | Send | SayFollowed | Renew | Move | Tell

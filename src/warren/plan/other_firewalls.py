@@ -5,7 +5,7 @@ one that drops it decides. firewalld and ufw are asked in their own commands; th
 asked for. Of a chain of nobody's that drops by default, the operator is told what to add to it.
 
 A peer is left alone: answers come in as what its firewall knows to be asked for, and what else may come in by the mesh
-is for its owner to say. On a controller, what agents say to each other is let in by the mesh, too.
+is for its owner to say. On a controller, what agents say to each other and ask of it is let in by the mesh, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from warren.names import InstanceName, InterfaceName
-from warren.plan import signals
+from warren.plan import asking, signals
 
 _ANY = ("0.0.0.0/0", "::/0")
 _WITHIN = re.compile(r"in_(.+)!out_(.+)")
@@ -52,6 +52,7 @@ class Zone:
     interfaces: frozenset[str]
     within: frozenset[str]
     accepts_all: bool = False
+    tcp_ports: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class DroppingChain:
     hook: str  # "input" or "forward"
     udp_ports: frozenset[int]
     within: frozenset[str]  # interfaces that it lets be forwarded from
+    tcp_ports: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,9 @@ def takes_back(instance: InstanceName, interface: InterfaceName, port: int | Non
         has_mesh = interface in zone.interfaces
         for each in sorted(zone.udp_ports & {port, signals.PORT if has_mesh else port}):
             yield _firewalld(in_zone, f"--remove-port={each}/udp", unless=f"--query-port={each}/udp")
+        if has_mesh and asking.PORT in zone.tcp_ports:
+            what = f"-port={asking.PORT}/tcp"
+            yield _firewalld(in_zone, f"--remove{what}", unless=f"--query{what}")
         if has_mesh:
             yield _firewalld(in_zone, f"--remove-interface={interface}", unless=f"--query-interface={interface}")
 
@@ -137,6 +142,9 @@ def _notes(interface: InterfaceName, port: int, others: OtherFirewalls) -> Itera
             yield f"{where}, and lets UDP port {port} in nowhere: {_insert_port(chain, port)}"
         if chain.hook == "input" and chain.family != "ip" and signals.PORT not in chain.udp_ports:
             yield f"{where}, and lets agents' words in nowhere: {_insert_port(chain, signals.PORT, interface)}"
+        if chain.hook == "input" and chain.family != "ip" and asking.PORT not in chain.tcp_ports:
+            what = "lets nobody fetch a document or join"
+            yield f"{where}, and {what}: {_insert_port(chain, asking.PORT, interface, 'tcp')}"
         if chain.hook == "forward" and interface not in chain.within:
             yield f"{where}, and forwards nothing within {interface}: {_insert_within(chain, interface)}"
 
@@ -150,8 +158,9 @@ def _of_ufw(instance: InstanceName, interface: InterfaceName, port: int | None, 
         if not all(any(_lets_in(rule, port, family) for rule in ufw.rules) for family in families):
             yield AskFirewall(("ufw", *wanted[-1], *comment))
         if ufw.ipv6:
-            wanted.append(("allow", "in", "on", interface, "to", "any", "port", str(signals.PORT), "proto", "udp"))
-            if not any(_lets_in(rule, signals.PORT, _ANY[1], f"in_{interface}") for rule in ufw.rules):
+            # Of either protocol: it is for datagrams, and for connections.
+            wanted.append(("allow", "in", "on", interface, "to", "any", "port", str(signals.PORT)))
+            if not all(_is_let_in(ufw, signals.PORT, f"in_{interface}", protocol) for protocol in ("udp", "tcp")):
                 yield AskFirewall(("ufw", *wanted[-1], *comment))
         wanted.append(("route", "allow", "in", "on", interface, "out", "on", interface))
         if ufw.ipv6 and not any(_lets_through(rule, interface) for rule in ufw.rules):
@@ -175,6 +184,8 @@ def _command(rule: UfwRule) -> tuple[str, ...]:
     if rule.action == "allow" and rule.protocol == "udp" and rule.direction.startswith("in_"):
         interface = rule.direction.removeprefix("in_")
         return ("allow", "in", "on", interface, "to", "any", "port", rule.port, "proto", "udp")
+    if rule.action == "allow" and rule.protocol == "any" and rule.direction.startswith("in_"):
+        return ("allow", "in", "on", rule.direction.removeprefix("in_"), "to", "any", "port", rule.port)
     if rule.action == "route:allow" and (ends := _WITHIN.fullmatch(rule.direction)):
         return ("route", "allow", "in", "on", ends[1], "out", "on", ends[2])
     return ()
@@ -184,9 +195,13 @@ def _comment(instance: InstanceName) -> str:
     return f"warren {instance}"
 
 
-def _lets_in(rule: UfwRule, port: int, family: str, direction: str = "in") -> bool:
+def _is_let_in(ufw: Ufw, port: int, direction: str, protocol: str) -> bool:
+    return any(_lets_in(rule, port, _ANY[1], direction, protocol) for rule in ufw.rules)
+
+
+def _lets_in(rule: UfwRule, port: int, family: str, direction: str = "in", protocol: str = "udp") -> bool:
     everybody = (rule.destination, rule.source) == (family, family) and rule.direction in ("in", direction)
-    return everybody and rule.action == "allow" and rule.protocol in ("udp", "any") and _has_port(rule.port, port)
+    return everybody and rule.action == "allow" and rule.protocol in (protocol, "any") and _has_port(rule.port, port)
 
 
 def _lets_through(rule: UfwRule, interface: InterfaceName) -> bool:
@@ -220,6 +235,8 @@ def _of_firewalld(interface: InterfaceName, port: int, firewalld: Firewalld) -> 
     for zone in firewalld.zones:
         if zone.name == mine and signals.PORT not in zone.udp_ports and not zone.accepts_all:
             yield _firewalld(f"--zone={mine}", f"--add-port={signals.PORT}/udp")
+        if zone.name == mine and asking.PORT not in zone.tcp_ports and not zone.accepts_all:
+            yield _firewalld(f"--zone={mine}", f"--add-port={asking.PORT}/tcp")
 
 
 def _firewalld(zone: str, what: str, *, unless: str = "") -> AskFirewall:
@@ -228,12 +245,12 @@ def _firewalld(zone: str, what: str, *, unless: str = "") -> AskFirewall:
     return AskFirewall(("firewall-cmd", "--quiet", zone, what), query)
 
 
-def _insert_port(chain: DroppingChain, port: int, interface: str = "") -> str:
+def _insert_port(chain: DroppingChain, port: int, interface: str = "", protocol: str = "udp") -> str:
     if program := _iptables(chain):
         by = f"-i {interface} " if interface else ""
-        return f"{program} -I {chain.name} {by}-p udp --dport {port} -j ACCEPT"
+        return f"{program} -I {chain.name} {by}-p {protocol} --dport {port} -j ACCEPT"
     by = f'iifname "{interface}" ' if interface else ""
-    return f"nft insert rule {chain.family} {chain.table} {chain.name} {by}udp dport {port} accept"
+    return f"nft insert rule {chain.family} {chain.table} {chain.name} {by}{protocol} dport {port} accept"
 
 
 def _insert_within(chain: DroppingChain, interface: InterfaceName) -> str:

@@ -27,14 +27,14 @@ from zlib import crc32
 from warren.errors import SignalRefused
 from warren.names import MachineName
 from warren.network import addresses
-from warren.network.document import ControllerEntry, Document, Entry
+from warren.network.document import ControllerEntry, Document, Entry, PeerEntry
 from warren.plan import health, ledger, signals, views
 from warren.plan.events import Event, Kind
-from warren.plan.exchange import Action, Answer, Inputs, Move, Renew, Send, SendRound, Tell
+from warren.plan.exchange import Action, Answer, Inputs, Move, Renew, SayFollowed, Send, SendRound, Tell
 from warren.plan.health import JITTER, TUNING, Health, Probe, Tuning, Verdict
 from warren.plan.ledger import Ledger
 from warren.plan.reachability import NOBODY, Reachability, everything, found
-from warren.plan.signals import NOTHING_LOST, Directory, Report, Word
+from warren.plan.signals import NOTHING_LOST, Directory, Followed, Follows, Report, Word
 from warren.plan.views import Views
 from warren.wireguard.device import ObservedDevice
 
@@ -69,6 +69,7 @@ class Redundancy:
     repeat_due_s: float = float("inf")
     renew_asked_until_s: float = float("-inf")
     refused: int = 0  # datagrams that were no signals of those who may send them
+    followed: Mapping[MachineName, Followed] = field(default_factory=dict)  # by controllers here, on one by peers
 
 
 def begin(
@@ -127,6 +128,7 @@ def adopt(state: Redundancy, document: Document, now_s: float) -> Redundancy:
         reachability=fresh.reachability if isinstance(fresh.me, ControllerEntry) else state.reachability,
         report_due_s=now_s,
         due_s=min(state.due_s, now_s),
+        followed={name: each for name, each in state.followed.items() if document.entry(name) is not None},
     )
     return replace(changed, reachability=_reachability(changed))
 
@@ -203,7 +205,9 @@ def _with_datagrams(
 ) -> Redundancy:
     for source, content in datagrams:
         try:
-            if state.ledger is None:
+            if (follows := signals.decode_follows(content)) is not None:
+                state = _heard_followed(state, source, follows, actions)
+            elif state.ledger is None:
                 state = _heard_word(state, _controller_at(state, source), content, told)
             else:
                 state = _heard_report(state, state.ledger, _peer_at(state, source), content, actions, told)
@@ -254,6 +258,14 @@ def _told_to_drain(state: Redundancy, source: MachineName, word: Word, told: _Te
         told(Kind.DRAIN, source, "may be used again", "")
         return replace(state, draining=_without(state.draining, source))
     return state
+
+
+def _heard_followed(state: Redundancy, source: IPv6Address, follows: Follows, actions: list[Action]) -> Redundancy:
+    """Whoever serves documents is told by those who want them, and answers."""
+    name = _controller_at(state, source) if state.ledger is None else _peer_at(state, source)
+    if state.ledger is not None:
+        actions.append(SayFollowed(source))
+    return replace(state, followed={**state.followed, name: Followed(follows, state.now_s)})
 
 
 def _heard_report(
@@ -380,6 +392,8 @@ def _with_reports(state: Redundancy, actions: list[Action]) -> Redundancy:
     if to:
         content = signals.encode_report(report, state.directory)
         actions.extend(Send(state.document.controllers[name].address, content) for name in sorted(to))
+        if isinstance(state.me, PeerEntry) and state.me.pulls:
+            actions.extend(SayFollowed(state.document.controllers[name].address) for name in sorted(to))
     if is_new or now_s >= state.report_due_s:
         pause_s = tuning.report_s * (1 + JITTER * _spread(state, state.me.name, int(now_s * 1000)))
         state = replace(state, report_due_s=now_s + pause_s)

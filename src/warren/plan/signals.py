@@ -6,6 +6,9 @@ address, which WireGuard vouches for, so a signal does not say. Peers are named 
 controllers by the number of their subnet: names could be 63 characters long, and the two ends may follow documents of
 which one is newer. Whoever the reader does not know is left out.
 
+Besides, a peer that fetches its documents says with each report which one it *follows*, and the controller answers with
+its own. That is a datagram of its own, which an agent that does not know it refuses without loss of the others.
+
 All of it is help, none of it is needed: without an agent on a controller, nothing is said there, and health alone
 decides.
 """
@@ -27,6 +30,7 @@ LONGEST_BYTES = 1_200  # fits into every tunnel: IPv6 allows no MTU below 1280 (
 MOST_CONTROLLERS = 64  # in one list
 LONGEST_LEAD_S = 10.0
 LONGEST_AGE_S = 600.0
+LARGEST_SERIAL = 2**53  # what any reader of JSON has as a whole number
 
 _VERSION = 1
 _NOBODY: frozenset[MachineName] = frozenset()
@@ -73,6 +77,22 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class Follows:
+    """Which document the sender follows for good. `failed`: the newer one that it tried, and could not follow."""
+
+    serial: int
+    failed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What another machine said of itself at that time."""
+
+    follows: Follows
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Directory:
     """How machines are called in signals: made once for each document."""
 
@@ -105,6 +125,22 @@ class Directory:
         said_lost, said_steady = self.read_controllers(lost), self.read_controllers(steady)
         age_s = _seconds(age_ms, LONGEST_AGE_S)
         return Said(peer, said_lost, said_steady & said_lost, age_s) if peer else None
+
+
+def encode_follows(follows: Follows) -> bytes:
+    tree = {"warren": _VERSION, "follows": follows.serial}
+    return _bytes(tree if follows.failed is None else tree | {"failed": follows.failed})
+
+
+def decode_follows(content: bytes) -> Follows | None:
+    """None: this says something else. SignalRefused where it is no signal at all."""
+    fields = _Fields(content)
+    serial: int | None = fields.take("follows", _serial, None)
+    if serial is None:
+        return None
+    follows = Follows(serial, fields.take("failed", _serial, None))
+    fields.finish()
+    return follows
 
 
 def encode_report(report: Report, directory: Directory) -> bytes:
@@ -226,6 +262,12 @@ def _true(value: object) -> bool:
     if value is not True:
         raise ValueError("not true")
     return True
+
+
+def _serial(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= LARGEST_SERIAL:
+        raise ValueError(f"not a number of 0 to {LARGEST_SERIAL}")
+    return value
 
 
 def _seconds(value: object, most_s: float) -> float:

@@ -23,6 +23,9 @@ def fleet_status_text(machines: Mapping[str, Mapping[str, Any]], now_unix_s: flo
 def _rows(name: str, machine: Mapping[str, Any], now_unix_s: float) -> Iterator[tuple[str, ...]]:
     instances = machine["instances"]
     stale = machine["out_of_date"]
+    if (heard := machine.get("heard")) is not None:
+        yield from _heard_rows(name, heard, stale)
+        return
     for instance, found in instances.items():
         state = "on trial" if instance in _on_trial(machine) else _state(found, instance in stale)
         yield (name, instance, state, *_sessions(found["machines"].values(), now_unix_s))
@@ -33,6 +36,20 @@ def _rows(name: str, machine: Mapping[str, Any], now_unix_s: float) -> Iterator[
         yield name, "-", "not reached" if not instances else "failed"
     elif not instances and not stale:
         yield name, "-", "in no mesh"
+
+
+def _heard_rows(name: str, heard: Mapping[str, Any], stale: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Of one that fetches its documents by itself: it is not asked, controllers are."""
+    for instance, each in heard.items():
+        state = "out of date, fetches by itself" if instance in stale else "up to date"
+        if each["failed"] is not None:
+            state = f"could not follow document {each['failed']}"
+        yield name, instance, state, f"heard by {each['by']}", f"{duration(each['age_s'])} ago"
+    for instance in stale:
+        if instance not in heard:
+            yield name, instance, "out of date, fetches by itself when it is on"
+    if not heard and not stale:
+        yield name, "-", "not heard of lately"
 
 
 def _state(found: Mapping[str, Any], is_stale: bool) -> str:

@@ -22,6 +22,7 @@ class InstanceStatus:
     observed: Observed
     steps_pending: int
     notes: tuple[str, ...] = ()  # what the operator has to do here by hand
+    fetching: tuple[str, ...] = ()  # what failed when this machine fetched documents by itself
     agent: Mapping[str, Any] | None = None  # what the running agent says of controllers; None: it says nothing
 
 
@@ -46,6 +47,7 @@ def _instance(status: InstanceStatus) -> dict[str, object]:
         "up": observed.link is not None and observed.device is not None and observed.link.is_up,
         "steps_pending": status.steps_pending,
         "notes": list(status.notes),
+        "fetching": list(status.fetching),
         "agent": status.agent,
         "expiring": list(status.desired.expiring),
         "machines": {
@@ -89,7 +91,7 @@ def _instance_text(status: InstanceStatus) -> str:
         peer = observed.device.peers.get(key)
         rows.append((name, *_cells(peer, observed.unix_s)) if peer else (name, "-", "not configured", "-", "-"))
     notes = "".join(f"to be done by hand: {note}\n" for note in status.notes)
-    notes += "".join(f"{line}\n" for line in desired.expiring)
+    notes += "".join(f"{line}\n" for line in (*desired.expiring, *status.fetching))
     head = f"{desired.instance} on {desired.machine}, interface {desired.interface}: {state}\n{notes}"
     return f"{head}{columns(rows)}{_agent_text(status)}"
 
