@@ -85,12 +85,12 @@ class Fleet:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
 
-    def boot(self, text: str, systemd: Sequence[str] = (), group: str = "") -> None:
+    def boot(self, text: str, systemd: Sequence[str] = (), group: str = "", behind_nat: Sequence[str] = ()) -> None:
         """Make machines for the inventory, which the operator has; they have nothing of Warren.
 
         `systemd`: those that have it, below the control group.
         """
-        self._namespace.run(_boot, text, systemd, group)
+        self._namespace.run(_boot, text, systemd, group, behind_nat)
         self.write(f"{FOLDER}/warren.toml", text)
 
     def join(self, text: str) -> None:
@@ -163,10 +163,10 @@ class Fleet:
 
 
 @contextmanager
-def fleet(text: str, systemd: Sequence[str] = ()) -> Iterator[Fleet]:
+def fleet(text: str, systemd: Sequence[str] = (), behind_nat: Sequence[str] = ()) -> Iterator[Fleet]:
     with booted.control_group() if systemd else nullcontext("") as group, Namespace() as namespace:
         made = Fleet(namespace)
-        made.boot(text, systemd, group)
+        made.boot(text, systemd, group, behind_nat)
         yield made
 
 
@@ -195,7 +195,7 @@ def _inventory(text: str) -> Inventory:
     return replace(inventory, machines={**inventory.machines, name: Machine(name)})
 
 
-def _boot(text: str, systemd: Sequence[str], group: str) -> None:
+def _boot(text: str, systemd: Sequence[str], group: str, behind_nat: Sequence[str]) -> None:
     inventory = _inventory(text)
     make_room(len(inventory.machines))
     folder = LabFolder(LAB)
@@ -205,7 +205,7 @@ def _boot(text: str, systemd: Sequence[str], group: str) -> None:
         holder = machines.start_internet(LAB, folder.files)
         lab = Lab(folder, LabState(LAB, "a test", holder.place.process))
         holder.result()
-        _add_machines(lab, inventory)
+        _add_machines(lab, inventory, behind_nat)
         holder.keep()
     _call(OPERATOR, _make_operator)
     for machine in systemd:
@@ -227,9 +227,10 @@ def _join(text: str) -> None:
         call(places[MachineName(OPERATOR)], _know, hosts, known)
 
 
-def _add_machines(lab: Lab, inventory: Inventory) -> None:
+def _add_machines(lab: Lab, inventory: Inventory, behind_nat: Sequence[str] = ()) -> None:
     numbers = {name: machine.site.number for name, machine in lab.state.machines.items()}
-    underlay = design(inventory, (), numbers)
+    hidden = {name for name, machine in lab.state.machines.items() if machine.site.behind_nat}
+    underlay = design(inventory, hidden | set(map(MachineName, behind_nat)), numbers)
     new = [MachineState(site) for name, site in underlay.sites.items() if name not in lab.state.machines]
     state = lab.state.with_machines(new)
     lab.remember(LabState(state.name, state.source, state.holder, state.machines, dict(underlay.names)))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from namespaces import in_namespace, sh
 from warren.errors import VarsError
 from warren.names import MachineName
-from warren.network.stored import KEY_FILES, REVOKED_FILE
+from warren.network.stored import INVITATIONS_FILE, KEY_FILES, REVOKED_FILE
 from warren.vars.generators import Variable
 from warren.vars.store import STAGING, Reading, Store
 
@@ -133,7 +133,7 @@ def test_only_the_last_line_end_is_not_part_of_a_value(tmp_path: Path) -> None:
 
 def test_everything_unreadable_is_named_at_once_and_nothing_is_overwritten(tmp_path: Path) -> None:
     machines = "vars/per-machine"
-    key, *others = (f"wireguard-keys-vpn/{file}/value" for file in (*KEY_FILES, REVOKED_FILE))
+    key, *others = (f"wireguard-keys-vpn/{file}/value" for file in (*KEY_FILES, REVOKED_FILE, INVITATIONS_FILE))
     put(tmp_path, f"{machines}/a/{key}", b"\xff\xfe")
     (tmp_path / f"{machines}/b/{key}").mkdir(parents=True)
     put(tmp_path, f"{machines}/c/wireguard-keys-vpn/publickey", "a file where a folder belongs")

@@ -17,13 +17,13 @@ from ipaddress import IPv6Address
 
 from warren.agent import receive, restore
 from warren.agent.receive import Request, Signed
-from warren.errors import DocumentRefused, MachineError, WarrenError
+from warren.errors import DocumentRefused, MachineError, UsageError, WarrenError
 from warren.host import state
 from warren.host.machine import Host
 from warren.names import InstanceName, MachineName
 from warren.network.document import Document
 from warren.plan import asking, fetching
-from warren.plan.asking import Handed, Nothing
+from warren.plan.asking import Handed, Nothing, Refused
 from warren.plan.fetching import Failures
 
 log = logging.getLogger("warren")
@@ -35,6 +35,17 @@ CONFIRM_WITHIN_S = 60.0
 HEARD_WITHIN_S = 40.0
 _HEARD_PAUSE_S = 0.5
 _CHUNK_BYTES = 64 * 1024
+
+
+def parse_said(texts: Iterable[str]) -> dict[MachineName, int]:
+    """CONTROLLER=SERIAL, each."""
+    said = {}
+    for text in texts:
+        name, _, serial = text.partition("=")
+        if not serial.isascii() or not serial.isdigit():
+            raise UsageError(f"{text!r} is no CONTROLLER=SERIAL")
+        said[MachineName(name)] = int(serial)
+    return said
 
 
 def fetch(host: Host, me: MachineName, name: InstanceName, said: Mapping[MachineName, int]) -> int:
@@ -106,7 +117,7 @@ def is_heard(document: Document, me: MachineName) -> bool:
     while time.monotonic() < deadline:
         for address in _shuffled(addresses):
             try:
-                _answer_of(address, asking.ask_newer(document.serial), connect_s=2.0)
+                answer_of(address, asking.ask_newer(document.serial), connect_s=2.0)
             except (OSError, MachineError):
                 continue
             return True
@@ -119,20 +130,22 @@ def _shuffled(addresses: Iterable[IPv6Address]) -> list[IPv6Address]:
 
 
 def _asked(address: IPv6Address, serial: int) -> Signed:
-    answer, content = _answer_of(address, asking.ask_newer(serial))
+    answer, content = answer_of(address, asking.ask_newer(serial))
     if isinstance(answer, Handed):
         return Signed(content[: answer.document_bytes], content[answer.document_bytes :])
     if isinstance(answer, Nothing):
         raise MachineError("it said that it has a newer one, and hands out none")
-    raise MachineError(f"it refuses: {answer.reason}")
+    raise MachineError(f"it refuses: {answer.reason}" if isinstance(answer, Refused) else "no answer to that question")
 
 
-def _answer_of(
-    address: IPv6Address, question: bytes, connect_s: float = CONNECT_S
-) -> tuple[asking.Handed | asking.Nothing | asking.Refused, bytes]:
+def answer_of(
+    address: IPv6Address, question: bytes, connect_s: float = CONNECT_S, source: IPv6Address | None = None
+) -> tuple[asking.Answer, bytes]:
     """The answer, and what follows its first line; OSError or MachineError where none comes."""
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(connect_s)
+        if source is not None:
+            connection.bind((str(source), 0))
         connection.connect((str(address), asking.PORT))
         connection.settimeout(ANSWER_S)
         connection.sendall(question)

@@ -1,4 +1,4 @@
-"""Controllers hand the documents that they follow to machines of the mesh, inside the tunnel."""
+"""Controllers hand what they follow to machines of the mesh, inside the tunnel, and hear those who are invited."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from functools import partial
 from ipaddress import IPv6Address
 from types import TracebackType
 
+from warren.agent.guests import Guests
 from warren.agent.held import HeldDocuments
 from warren.agent.listener import Listener
 from warren.errors import KernelError
+from warren.host.machine import Host
 from warren.names import InstanceName, MachineName
 from warren.network.document import ControllerEntry, Document
-from warren.plan import asking
+from warren.plan import asking, joining
+from warren.plan.asking import Newer
 
 log = logging.getLogger("warren")
 
@@ -27,9 +30,10 @@ class DocumentService:
     `due_s`: when to step anyway (CLOCK_BOOTTIME).
     """
 
-    def __init__(self, me: MachineName, held: HeldDocuments) -> None:
+    def __init__(self, host: Host, me: MachineName, held: HeldDocuments) -> None:
         self._me = me
         self._held = held
+        self._guests = Guests(host, me)
         self._selector = selectors.EpollSelector()
         self._listeners: dict[InstanceName, Listener] = {}
         self._told: dict[InstanceName, str] = {}
@@ -73,6 +77,9 @@ class DocumentService:
 
     def _answer(self, name: InstanceName, source: IPv6Address, line: bytes) -> bytes:
         held = self._held.of(name)
+        me = held.document.controllers.get(self._me) if held else None
+        if held is not None and me is not None and joining.is_guest(source, me):
+            return self._guests.answer(held, me, source, line)
         try:
             asked = asking.read_question(line)
         except ValueError as error:
@@ -81,6 +88,8 @@ class DocumentService:
             return asking.refuse("this controller follows no signed document")
         if not asking.is_of_a_machine(source, held.document):
             return asking.refuse("documents are for machines of the mesh")
+        if not isinstance(asked, Newer):
+            return asking.refuse("this is for those who were invited")
         if held.document.serial <= asked.serial:
             return asking.NOTHING
         return asking.hand(held.content, held.signature)

@@ -4,6 +4,7 @@
     warren down INSTANCE…
     warren agent [--machine NAME]
     warren status [--json] [--machine NAME]
+    warren join [LINE] [--dry-run]         into a mesh, by an invitation; without LINE, it is read from stdin
     warren machine …                       for the operator's side: JSON on stdout, talk on stderr
 
 `warren machine` subcommands end with 0 and one JSON object, or with another code, words on stderr and no JSON.
@@ -47,6 +48,8 @@ Only `receive` has both, code 4 and an answer, when an instance has an error.
                                         reboot; left: all that it hears of use it no more (of undrain: may again)
     fetch INSTANCE CONTROLLER=SERIAL…
         {"followed": serial}            what the agent does when controllers say that they follow a newer document
+    guests INSTANCE
+        {"hand_ins": […], "refusals": […]}  who came to this controller by invitations (warren.host.guestbook)
     forget INSTANCE…
         {"forgotten": [I]}              takes them off, with document and key; none of it need be there
 
@@ -145,6 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     each = _add(commands, "status", _status, "What WireGuard says on this machine.", named)
     each.add_argument("--json", dest="as_json", action="store_true", help="for programs")
 
+    each = _add(commands, "join", _inside, "Come into a mesh by an invitation, with the line that `invite` printed.")
+    each.add_argument("line", nargs="?", default="-", metavar="LINE", help="else it is read from stdin")
+    each.add_argument("--dry-run", action="store_true", help="only say whether this machine could")
+    each.set_defaults(inside="join")
+
     each = commands.add_parser("machine", help="For the operator's side: JSON on stdout.")
     machine = each.add_subparsers(metavar="COMMAND", required=True)
     _add(machine, "facts", _facts, "What this machine is and has.")
@@ -170,13 +178,17 @@ def _parser() -> argparse.ArgumentParser:
     which = each.add_mutually_exclusive_group(required=True)
     which.add_argument("token", nargs="?", metavar="TOKEN")
     which.add_argument("--when-due", action="store_true", help="wait until nobody confirmed in time")
-    each = _add(machine, "fetch", _fetch, "Fetch a newer document from controllers, and follow it on trial.", named)
-    each.add_argument("instance", metavar="INSTANCE")
+    each = _add(machine, "fetch", _inside, "Fetch a newer document from controllers, and follow it on trial.", named)
+    each.add_argument("instances", nargs=1, metavar="INSTANCE")
     each.add_argument("said", nargs="+", metavar="CONTROLLER=SERIAL", help="which document it says that it follows")
+    each.set_defaults(inside="fetch")
     for verb, text in (("drain", "Ask the peers of this controller to leave it."), ("undrain", "Ask them back.")):
         each = _add(machine, verb, _drain, text, named)
         each.add_argument("instances", nargs="+", metavar="INSTANCE")
         each.set_defaults(draining=verb == "drain")
+    each = _add(machine, "guests", _inside, "Who came to this controller by invitations.")
+    each.add_argument("instances", nargs=1, metavar="INSTANCE")
+    each.set_defaults(inside="guests")
     each = _add(machine, "forget", _forget, "Take instances off this machine, with documents and keys.")
     each.add_argument("instances", nargs="+", metavar="INSTANCE")
     return parser
@@ -381,21 +393,6 @@ def _restore(given: argparse.Namespace) -> int:
     return MACHINE_FAILED if problems else 0
 
 
-def _fetch(given: argparse.Namespace) -> int:
-    from warren.agent import fetch
-    from warren.agent.machine import who_am_i
-    from warren.names import InstanceName, MachineName
-
-    host = _host(to_syslog=True)
-    said = {}
-    for text in given.said:
-        name, _, serial = text.partition("=")
-        if not serial.isascii() or not serial.isdigit():
-            raise UsageError(f"{text!r} is no CONTROLLER=SERIAL")
-        said[MachineName(name)] = int(serial)
-    return _answer({"followed": fetch.fetch(host, who_am_i(host, given.name), InstanceName(given.instance), said)})
-
-
 def _drain(given: argparse.Namespace) -> int:
     from warren.agent import drain
     from warren.agent.machine import who_am_i
@@ -403,6 +400,13 @@ def _drain(given: argparse.Namespace) -> int:
     host = _host(to_syslog=True)
     left = drain.drain(host, who_am_i(host, given.name), _instances(given), given.draining)
     return _answer({"draining": given.draining, "left": left})
+
+
+def _inside(given: argparse.Namespace) -> int:
+    from warren.agent import inside
+
+    answer = inside.COMMANDS[given.inside](_host(to_syslog=True), given)
+    return 0 if answer is None else _answer(answer)
 
 
 def _forget(given: argparse.Namespace) -> int:

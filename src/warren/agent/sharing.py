@@ -23,7 +23,7 @@ class Sharing:
     def __init__(self, host: Host, me: MachineName, held: HeldDocuments, act: Act) -> None:
         self._stack = ExitStack()
         self._selector = self._stack.enter_context(selectors.EpollSelector())
-        self._service = self._stack.enter_context(DocumentService(me, held))
+        self._service = self._stack.enter_context(DocumentService(host, me, held))
         self._fetcher = self._stack.enter_context(Fetcher(host, me, act))
         for each in (self._service, self._fetcher):
             self._selector.register(each, selectors.EVENT_READ)

@@ -34,6 +34,7 @@ COMMANDS = {
     "apply": ("machine", "apply", "Make this machine what its documents say."),
     "down": ("machine", "down", "Take an instance off this machine; leave nothing behind."),
     "agent": ("machine", "agent", "Keep this machine as its documents say."),
+    "join": ("machine", "join", "Come into a mesh by an invitation, where no ssh reaches this machine."),
     "status": ("status", "status", "Sessions, handshakes, bytes, who is out of date: here, or on all machines."),
     "machine": ("machine", "machine", "What the operator's side calls on this machine over ssh."),
     "lab": ("lab", "lab", "A real mesh made of namespaces, on this machine."),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from warren.cli import EXIT_MACHINE_FAILED
 from warren.cli.inventory import opened_folder
+from warren.cli.invite import accept, invite
+from warren.cli.machines_options import commit_option, parallel_option, sign_key_option
 from warren.cli.revoke import revoke
 from warren.cli.vault import bring_keys, identities, identity_option
 from warren.errors import MachineError, UsageError
@@ -21,28 +24,10 @@ from warren.render.columns import columns
 if TYPE_CHECKING:
     from warren.fleet.run import Result
     from warren.fleet.ssh import Target
+    from warren.network.document import Document
     from warren.workspace.folder import Folder
 
 T = TypeVar("T")
-
-PARALLEL = 32
-
-commit_option = click.option(
-    "--commit/--no-commit", "commits", default=True, help="Commit what was written, if this is a git repository."
-)
-sign_key_option = click.option(
-    "--sign-key",
-    metavar="FILE",
-    help="The ssh key to sign documents with; else WARREN_SIGN_KEY, git's user.signingkey, your own ssh key.",
-)
-parallel_option = click.option(
-    "--parallel",
-    default=PARALLEL,
-    show_default=True,
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="So many at once.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,7 +75,7 @@ def _rows(folder: Folder) -> list[dict[str, Any]]:
         elif any(is_revoked(folder.texts, key_variable(name, each)) for each in entries):
             state = "revoked"
         elif any(entry.public_key is None for entry in entries.values()):
-            state = "no key yet"
+            state = "no key yet" + _invited(documents.values(), name)
         elif name in stale:
             state = f"out of date: {', '.join(stale[name])}"
         else:
@@ -101,6 +86,19 @@ def _rows(folder: Folder) -> list[dict[str, Any]]:
         reached_by = "fetches by itself" if machine.deploy.pull else target_of(machine).by_hand
         rows.append({"machine": name, "roles": roles, "reached_by": reached_by, "state": state})
     return rows
+
+
+def _invited(documents: Iterable[Document], name: MachineName) -> str:
+    """Whether an invitation to the machine is open."""
+    until_unix_s = [
+        each.expires_unix_s
+        for document in documents
+        for each in document.invitations
+        if each.machine == name and not each.closed
+    ]
+    if not until_unix_s or max(until_unix_s) <= time.time():
+        return ""
+    return f", invited until {datetime.fromtimestamp(max(until_unix_s), UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @machines.command()
@@ -276,7 +274,8 @@ def _tell(result: Result, seconds: float, dry_run: bool) -> None:
         _say(line)
 
 
-machines.add_command(revoke)
+for each in (invite, accept, revoke):
+    machines.add_command(each)
 
 
 @machines.command()

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -83,7 +84,8 @@ def render(
     """
     folder = opened_folder(inventory_file)
     name = known_machine(folder.inventory, machine)
-    document = _document(folder.documents, name, instance)
+    # Without an agent nobody hears those who are invited.
+    document = replace(_document(folder.documents, name, instance), invitations=())
     if folder.inventory.machines[name].managed:
         click.echo(
             f"{name} is managed by Warren, which has its own way; else: machines.{name}.managed = false", err=True

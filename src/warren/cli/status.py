@@ -13,7 +13,7 @@ import click
 
 from warren.cli import EXIT_MACHINE_FAILED
 from warren.cli.inventory import opened_folder
-from warren.cli.machines import parallel_option
+from warren.cli.machines_options import parallel_option
 
 if TYPE_CHECKING:
     from warren.fleet.status import MachineStatus

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import click
 
 from warren.cli import EXIT_CHANGES_PENDING, EXIT_MACHINE_FAILED
-from warren.cli.machines import parallel_option
+from warren.cli.machines_options import parallel_option
 from warren.cli.vars_options import json_option, machines_option, services_option
 from warren.errors import Problem
 from warren.fleet.deployed import Deployment, ask, comparable, compare

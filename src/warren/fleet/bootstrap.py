@@ -92,7 +92,7 @@ def compiled(bundle: bytes) -> bytes:
     unchecked = (1).to_bytes(4, "little")  # PEP 552
     buffer = io.BytesIO(bundle)
     with zipfile.ZipFile(buffer, "a") as archive:
-        for name in archive.namelist():
+        for name in [each for each in archive.namelist() if each.endswith(".py")]:
             source = archive.read(name)
             code = compile(source, f"{BUNDLE}/{name}", "exec", dont_inherit=True)
             head = importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source)

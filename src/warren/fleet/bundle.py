@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import warren
+from warren.agent.installation import CARRIED
 
 ENTRY = "warren.agent.main"
 
@@ -31,7 +32,8 @@ def bundle() -> bytes:
     buffer.write(_SHEBANG)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
         _add(archive, "__main__.py", _MAIN.encode())
-        for path in sorted(closure(package).values()):
+        carried = [package / "fleet" / name for name in CARRIED]  # for a machine that joins by itself
+        for path in sorted({*closure(package).values(), package / "fleet" / "__init__.py", *carried}):
             _add(archive, str(path.relative_to(package.parent)), path.read_bytes())
     return buffer.getvalue()
 

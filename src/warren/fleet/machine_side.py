@@ -10,7 +10,9 @@ from typing import Any
 from warren.errors import MachineError
 from warren.fleet import ssh
 from warren.fleet.ssh import Finished, Target
+from warren.host import guestbook
 from warren.names import InstanceName, MachineName
+from warren.plan.joining import Guestbook
 from warren.wireguard.keys import PrivateKey, PublicKey
 from warren.wireguard.preshared import Fingerprint, parse_fingerprint
 
@@ -208,6 +210,15 @@ async def drain(target: Target, instances: Iterable[InstanceName], draining: boo
     """Ask a controller's peers to leave it, or back; whether all that it hears of followed."""
     words = ["drain" if draining else "undrain", *instances, "--machine", target.machine]
     return bool((await _ask(target, words, timeout_s=_DRAIN_S))["left"])
+
+
+async def guests(target: Target, instance: InstanceName) -> Guestbook:
+    """Who came to this controller by invitations."""
+    answer = await _ask(target, ["guests", instance], timeout_s=_STATUS_S)
+    try:
+        return guestbook.book_of(answer)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _strange(target, error) from None
 
 
 async def forget(target: Target, instance: InstanceName) -> None:

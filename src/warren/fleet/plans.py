@@ -41,7 +41,8 @@ def plan_digests(document: Document) -> dict[MachineName, Digest]:
         hosts = sha256("\n".join([hosts, *expiries]).encode()).hexdigest()
     alike = _with_keys_alike(document)
     # Where somebody fetches documents, controllers have to have the newest, whether or not it changes themselves.
-    handed = content_digest(document) if any(each.pulls for each in document.peers.values()) else ""
+    is_handed_out = document.invitations or any(each.pulls for each in document.peers.values())
+    handed = content_digest(document) if is_handed_out else ""
     shared = {**dict.fromkeys(document.controllers, hosts + handed), **dict.fromkeys(document.peers, hosts)}
     return {name: _digest(document, alike, name, also) for name, also in shared.items()}
 

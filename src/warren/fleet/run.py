@@ -18,7 +18,7 @@ from warren.fleet.host_keys import ask_host_keys
 from warren.fleet.keys import ask_for_keys
 from warren.fleet.machine_side import SignedDocument
 from warren.fleet.outdated import Behind, behind, has_expired, is_shut_out
-from warren.fleet.plans import own_values, wanted
+from warren.fleet.plans import Digest, own_values, wanted
 from warren.fleet.preshare import share
 from warren.fleet.preshared import (
     Exchanges,
@@ -110,7 +110,7 @@ class Run:
         failures = carry_out(replace(todo, keys=requests), self.folder.store, [asked], self._stored, self.folder.vault)
         self._reopen()
         lost = {name for name, answer in asked.answers.items() if isinstance(answer, Unreachable)}
-        return {failure.variable.machine: _without_key(failure, lost) for failure in failures}
+        return {failure.variable.machine: _not_made(failure, lost) for failure in failures}
 
     def learn_host_keys(self, targets: Mapping[MachineName, Target], parallel: int) -> bool:
         """Have machines of the vault tell their ssh host keys; whether any is another than the one that was known."""
@@ -194,7 +194,7 @@ class Run:
         fetched: dict[MachineName, Outcome] = {}
         while True:
             update.outcomes |= {name: each for name, each in failed.items() if name not in update.outcomes}
-            without_key = self._visit(update, visited, key, limits)
+            without_key = [*self._visit(update, visited, key, limits), *sorted(self._without_key(alone))]
             if not dry_run:
                 fetched |= self._hear(alone, watcher)
             if dry_run or update.was_stopped:
@@ -218,7 +218,12 @@ class Run:
     def _behind(self, alone: Collection[MachineName]) -> list[MachineName]:
         """Of the machines that fetch documents by themselves, those that have a newer one to fetch."""
         stale = behind(self.folder, wanted(self.folder.documents), self.record.acknowledged())
-        return sorted(name for name in alone if name in stale)
+        return sorted(name for name in alone if name in stale and name not in self._without_key(alone))
+
+    def _without_key(self, machines: Collection[MachineName]) -> set[MachineName]:
+        """Those that have to make theirs, and be invited, before they can be told anything."""
+        entries = [(name, document.entry(name)) for document in self.folder.documents.values() for name in machines]
+        return {name for name, entry in entries if entry is not None and entry.public_key is None}
 
     def _hear(self, alone: Collection[MachineName], watcher: Watcher) -> dict[MachineName, Outcome]:
         """Wait for machines that fetch what controllers were brought; what came of those that did, which is noted."""
@@ -242,6 +247,16 @@ class Run:
                     problem = f"{machine}: {instance}: it fetched document {serial}, could not follow it, and went back"
                     done[machine] = Outcome(machine, State.FAILED, problem=f"{problem} (on it: warren status)")
         return done
+
+    def keep(self, texts: Mapping[Variable, str]) -> None:
+        """Store these values."""
+        self.folder.store.write(texts)
+        self._written += texts
+        self.folder = open_folder(self.folder.inventory_file)
+
+    def note(self, machine: MachineName, plans: Mapping[InstanceName, Digest]) -> None:
+        """That a machine confirmed this."""
+        self._written += self.record.acknowledge(machine, plans)
 
     def _is_shut_out(self, machine: MachineName) -> bool:
         return any(is_shut_out(self.folder, machine, name) for name in self.folder.inventory.instances)
@@ -406,7 +421,7 @@ class Run:
             self._say(done.note)
 
 
-def _without_key(failure: Failure, lost: Collection[MachineName]) -> Outcome:
+def _not_made(failure: Failure, lost: Collection[MachineName]) -> Outcome:
     machine = failure.variable.machine
     return Outcome(machine, State.NOT_REACHED if machine in lost else State.FAILED, problem=failure.message)
 

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from warren.errors import KernelError
+from warren.errors import KernelError, MachineError
 from warren.host import signature, timer, wireguard_process
 from warren.host.netlink import generic_family
 from warren.host.wireguard_kernel import FAMILY
@@ -25,6 +25,21 @@ class Requirements:
     nft: str | None
     ssh_keygen: str | None
     has_systemd: bool
+
+    def missing(self) -> list[str]:
+        """Debian's names of the packages that are to be installed; MachineError where no package helps."""
+        has_wireguard = self.has_kernel_wireguard or self.userspace_wireguard is not None
+        if not self.has_kernel_wireguard and not self.has_tun:
+            raise MachineError(
+                f"this kernel has no WireGuard, and a userspace one needs {_TUN}, which is not there",
+                mend="load the kernel module wireguard or tun; in a container, let it have the device",
+            )
+        wanted = (
+            ("nftables", self.nft is not None),
+            ("openssh-client", self.ssh_keygen is not None),
+            (wireguard_process.PROGRAM, has_wireguard),
+        )
+        return [package for package, is_there in wanted if not is_there]
 
 
 def look() -> Requirements:

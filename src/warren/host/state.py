@@ -7,6 +7,7 @@ trial.json, restored.json           see warren.host.trial
 <instance>/network.json.confirmed   during a trial: a hard link to the document before, so that going back is a rename,
 <instance>/network.json.sig.confirmed    which works on a full disk, too
 <instance>/draining                 see warren.host.absence
+<instance>/guests.json              see warren.host.guestbook
 <instance>/fetching.json            what failed when the machine fetched documents by itself (warren.plan.fetching)
 <instance>/private.key, ….key.next  see warren.host.keys
 <instance>/preshared.keys           see warren.host.preshared
@@ -36,6 +37,7 @@ NEXT_KEY_FILE = "private.key.next"
 REVOKED_FILE = "revoked"
 PRESHARED_FILE = "preshared.keys"
 FETCHING_FILE = "fetching.json"
+GUESTS_FILE = "guests.json"
 
 _DOCUMENT_FILE = "network.json"
 _SIGNATURE_FILE = "network.json.sig"

@@ -101,7 +101,7 @@ class Restored:
 def is_bookkeeping(name: str) -> bool:
     """Of files that change with a trial, and with each file that is replaced, and say nothing of what to follow."""
     return (
-        name in (_TRIAL_FILE, _RESTORED_FILE, state.FETCHING_FILE)
+        name in (_TRIAL_FILE, _RESTORED_FILE, state.FETCHING_FILE, state.GUESTS_FILE)
         or name.endswith(state.CONFIRMED)
         or files.is_temporary(name)
     )

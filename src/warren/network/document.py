@@ -23,6 +23,7 @@ from warren.names import (
     is_host_name,
 )
 from warren.network import addresses
+from warren.network.invitations import OPEN, USED, WITHDRAWN, Invitation, guest_address
 from warren.network.preshared import Choices, is_pair
 from warren.wireguard.device import parse_route
 from warren.wireguard.endpoint import Endpoint, parse_endpoint
@@ -83,7 +84,7 @@ class Document:
 
     `revoked`: keys that nobody accepts ever again, sorted. `preshared`: by maker and other end, the fingerprints
     of the preshared keys that pairs have (`network.preshared`). `preshared_command`: the name of the
-    program that says them instead, on each machine; "": none.
+    program that says them instead, on each machine; "": none. `invitations`: to peers, sorted by key.
     """
 
     instance: InstanceName
@@ -95,6 +96,7 @@ class Document:
     revoked: tuple[PublicKey, ...] = ()
     preshared: Mapping[MachineName, Mapping[MachineName, Choices]] = field(default_factory=dict)
     preshared_command: str = ""
+    invitations: tuple[Invitation, ...] = ()
 
     def entry(self, name: MachineName) -> Entry | None:
         return self.controllers.get(name) or self.peers.get(name)
@@ -150,7 +152,19 @@ def encode(document: Document) -> bytes:
     if document.preshared:
         tree["preshared"] = {maker: {name: list(each) for name, each in others.items()}
                              for maker, others in document.preshared.items()}  # fmt: skip
+    if document.invitations:
+        tree["invitations"] = list(map(_invitation_tree, document.invitations))
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
+
+
+def _invitation_tree(invitation: Invitation) -> dict[str, object]:
+    closed = {"closed": invitation.closed} if invitation.closed else {}
+    return {
+        "machine": invitation.machine,
+        "public_key": invitation.public_key.text,
+        "expires": invitation.expires_unix_s,
+        **closed,
+    }
 
 
 def _optional(entry: Entry) -> dict[str, object]:
@@ -185,6 +199,7 @@ def decode(data: bytes) -> Document:
     revoked = top.take("revoked", list, _keys, default=())
     preshared = top.take("preshared", dict, _preshared, default={})
     preshared_command = top.take("preshared_command", str, _host_name, default="")
+    invitations = tuple(map(_invitation, top.take("invitations", list, default=())))
     top.finish()
     controllers: dict[MachineName, ControllerEntry] = {}
     peers: dict[MachineName, PeerEntry] = {}
@@ -195,7 +210,9 @@ def decode(data: bytes) -> Document:
             controllers[name] = entry
         else:
             peers[name] = entry
-    document = Document(instance, base, domain, controllers, peers, serial, revoked, preshared, preshared_command)
+    document = Document(
+        instance, base, domain, controllers, peers, serial, revoked, preshared, preshared_command, invitations
+    )
     _check_whole(document)
     return document
 
@@ -242,6 +259,24 @@ def _entry(name: MachineName, fields: _Fields, instance: InstanceName) -> Entry:
     return entry
 
 
+def _invitation(tree: object) -> Invitation:
+    fields = _Fields(tree, "an invitation")
+    invitation = Invitation(
+        MachineName(fields.take("machine", str, _host_name)),
+        fields.take("public_key", str, PublicKey.parse),
+        fields.take("expires", int, _not_negative),
+        fields.take("closed", str, _closed, default=OPEN),
+    )
+    fields.finish()
+    return invitation
+
+
+def _closed(text: str) -> str:
+    if text not in (USED, WITHDRAWN):
+        raise ValueError(f"{text!r} is not {USED} or {WITHDRAWN}")
+    return text
+
+
 def _default_interface(instance: InstanceName) -> str:
     if problem := interface_name_problem(instance):
         raise DocumentRefused(f"the instance's name {instance!r} is no interface name: {problem}")
@@ -266,6 +301,7 @@ def _check_whole(document: Document) -> None:
     )
     everybody: list[Entry] = [*document.controllers.values(), *document.peers.values()]
     _check_distinct("public key", ((entry.name, key) for entry in everybody for key in keys_of(entry)))
+    _check_invitations(document, everybody)
     for entry in everybody:
         if revoked := frozenset(document.revoked).intersection(keys_of(entry)):
             raise DocumentRefused(f"machine {entry.name!r} has the key {min(revoked)}, which is revoked")
@@ -273,6 +309,26 @@ def _check_whole(document: Document) -> None:
             raise DocumentRefused(f"machine {entry.name!r}: its second key is its first")
     _check_pairs(document)
     _check_distinct("name but for case", ((entry.name, entry.name.lower()) for entry in everybody))
+
+
+def _check_invitations(document: Document, everybody: list[Entry]) -> None:
+    """A one-time key opens one door: it is nobody's own key, and nobody else's address."""
+    one_time = [each.public_key for each in document.invitations]
+    if one_time != sorted(set(one_time)):
+        raise DocumentRefused("invitations are sorted by their keys, each once")
+    for each in document.invitations:
+        if each.machine not in document.peers:
+            raise DocumentRefused(f"an invitation for {each.machine!r}, which is no peer")
+    _check_distinct(
+        "public key",
+        (
+            *((entry.name, key) for entry in everybody for key in keys_of(entry)),
+            *((f"invitation {each}", each) for each in one_time),
+        ),
+    )
+    for controller in document.controllers.values():
+        addresses_of = ((f"invitation {each}", str(guest_address(controller.subnet, each))) for each in one_time)
+        _check_distinct("guest address", addresses_of)
 
 
 def _check_routes(document: Document) -> None:

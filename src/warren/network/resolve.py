@@ -12,9 +12,11 @@ from warren.inventory.model import Instance, Inventory, Machine
 from warren.names import InstanceName, MachineName
 from warren.network.allocate import Allocation, allocate
 from warren.network.document import ControllerEntry, Document, PeerEntry, parse_keys
+from warren.network.invitations import Invitation, parse_invitations
 from warren.network.preshared import Choices, is_pair, parse_exchanges
 from warren.network.stored import (
     FORMER_KEY_FILE,
+    INVITATIONS_FILE,
     NEXT_KEY_FILE,
     NOTHING_STORED,
     PRESHARED_FILE,
@@ -57,6 +59,10 @@ def resolve(
         name: _preshared(inventory, instance, stored.get(name, NOTHING_STORED), keys[name], problems)
         for name, instance in inventory.instances.items()
     }
+    invitations = {
+        name: _invitations(instance, stored.get(name, NOTHING_STORED), problems)
+        for name, instance in inventory.instances.items()
+    }
     problems += _routes_into_a_mesh(inventory, allocations)
     if problems:
         raise InventoryError(tuple(problems))
@@ -66,6 +72,7 @@ def resolve(
             revoked=tuple(sorted(revoked[name])),
             preshared=preshared[name],
             preshared_command=instance.psk_command,
+            invitations=invitations[name],
         )
         for name, instance in inventory.instances.items()
     }
@@ -168,6 +175,18 @@ def _preshared(
         if of_maker:
             found[maker] = of_maker
     return found
+
+
+def _invitations(instance: Instance, stored: Stored, problems: list[Problem]) -> tuple[Invitation, ...]:
+    """To peers of the instance; one to a machine that left says nothing any more."""
+    found: list[Invitation] = []
+    for machine in instance.peers:
+        try:
+            found += parse_invitations(machine, stored.invitations.get(machine, ""))
+        except ValueError as error:
+            path = value_path(machine, keys_generator(instance.name), INVITATIONS_FILE)
+            problems.append(Problem(path, 0, 0, str(error), f"git checkout {path}, or remove it"))
+    return tuple(sorted(found, key=lambda each: each.public_key))
 
 
 def _keys(

@@ -12,6 +12,7 @@ SUFFIX_FILE = "suffix"
 PUBLIC_KEY_FILE = "publickey"
 NEXT_KEY_FILE = "nextkey"  # staged by its machine, which does not use it yet
 FORMER_KEY_FILE = "formerkey"  # still accepted, until its machine was seen with the one in `publickey`
+INVITATIONS_FILE = "invitations"  # to the machine to come in and bring its key, one a line
 REVOKED_FILE = "revoked"  # keys of the machine that nobody may accept ever again, one a line
 PRESHARED_FILE = "fingerprints"  # of the preshared keys that the machine made, by the other end
 KEY_FILES = (PUBLIC_KEY_FILE, NEXT_KEY_FILE, FORMER_KEY_FILE)
@@ -45,6 +46,7 @@ class Stored:
     former_keys: Mapping[MachineName, str] = field(default_factory=dict)
     revoked: Mapping[MachineName, str] = field(default_factory=dict)
     preshared: Mapping[MachineName, str] = field(default_factory=dict)
+    invitations: Mapping[MachineName, str] = field(default_factory=dict)
 
 
 NOTHING_STORED = Stored()

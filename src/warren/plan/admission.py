@@ -21,6 +21,9 @@ def admitted(document: Document, revoked: frozenset[PublicKey], now_unix_s: floa
     """The document without the keys that do not count any more; their machines are in it, with none."""
     expired = frozenset(key for entry in expired_peers(document, now_unix_s) for key in keys_of(entry))
     out = revoked | expired
+    kept = tuple(each for each in document.invitations if each.is_kept(now_unix_s) and each.public_key not in revoked)
+    if kept != document.invitations:
+        document = replace(document, invitations=kept)
     if not out:
         return document
     return replace(

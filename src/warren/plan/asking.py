@@ -1,8 +1,10 @@
 """What machines ask of controllers inside the tunnel, and what these answer: TCP port 51819 of a controller's `::1`.
 
     asked       warren 1 newer SERIAL          have you a document that is newer than that?
+                warren 1 join NAME KEY         by one who was invited: this is the public key that I made
     answered    document BYTES BYTES           of the document and of its signature, which follow
                 nothing
+                waits                          the key is here, and the operator decides
                 refused WORDS
 
 One line of ASCII each way, and the end. Who asks is known from the source address, which WireGuard vouches for.
@@ -12,10 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from typing import TypeAlias
 
+from warren.names import MachineName, is_host_name
 from warren.network import addresses
 from warren.network.document import Document
 from warren.plan import signals
+from warren.wireguard.keys import PublicKey
 
 PORT = signals.PORT
 LONGEST_LINE_BYTES = 200
@@ -35,6 +40,14 @@ class Newer:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """A machine that was invited hands in the public key that it made."""
+
+    machine: MachineName
+    public_key: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
 class Handed:
     """A document comes: so many bytes, and then so many of its signature."""
 
@@ -48,10 +61,18 @@ class Nothing:
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """The key is handed in, and the operator decides."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Why the answer is no."""
 
     reason: str
+
+
+Answer: TypeAlias = Handed | Nothing | Waits | Refused
 
 
 def is_of_a_machine(source: IPv6Address, document: Document) -> bool:
@@ -68,11 +89,19 @@ def ask_newer(serial: int) -> bytes:
     return f"{_GREETING} newer {serial}\n".encode("ascii")
 
 
-def read_question(line: bytes) -> Newer:
+def ask_join(machine: MachineName, public_key: PublicKey) -> bytes:
+    return f"{_GREETING} join {machine} {public_key.text}\n".encode("ascii")
+
+
+def read_question(line: bytes) -> Newer | Join:
     """ValueError says what is wrong with it."""
     match _words(line):
         case ["warren", "1", "newer", serial]:
             return Newer(_number(serial, signals.LARGEST_SERIAL))
+        case ["warren", "1", "join", name, key]:
+            if not is_host_name(name):
+                raise ValueError("that is no machine's name")
+            return Join(MachineName(name), PublicKey.parse(key))
         case ["warren", "1", *_]:
             raise ValueError("this is not asked here")
     raise ValueError("no question of Warren's, or of another version")
@@ -83,13 +112,14 @@ def hand(document: bytes, signature: bytes) -> bytes:
 
 
 NOTHING = b"nothing\n"
+WAITS = b"waits\n"
 
 
 def refuse(reason: str) -> bytes:
     return f"refused {printable(reason)}\n".encode("ascii")
 
 
-def read_answer(line: bytes) -> Handed | Nothing | Refused:
+def read_answer(line: bytes) -> Answer:
     """Of its first line; ValueError where it is none."""
     match _words(line):
         case ["document", document, signature]:
@@ -98,6 +128,8 @@ def read_answer(line: bytes) -> Handed | Nothing | Refused:
             )
         case ["nothing"]:
             return Nothing()
+        case ["waits"]:
+            return Waits()
         case ["refused", *words]:
             return Refused(" ".join(words))
     raise ValueError("no answer of Warren's")

@@ -25,6 +25,15 @@ class HostLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Guests:
+    """Where those are who were invited, and all that they may speak to: one TCP port of this address."""
+
+    network: IPv6Network
+    address: IPv6Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Firewall:
     """The instance's own nftables table: what `plan.firewall` writes it from."""
 
@@ -32,6 +41,7 @@ class Firewall:
     listen_port: int | None  # open to everybody; None: nothing listens
     forward: bool  # from the mesh into the mesh, and nowhere else but
     routes: tuple[IPv6Network, ...] = ()  # these, which lie behind this machine, and back
+    guests: Guests | None = None  # None: nobody is invited
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class Desired:
     preshared: Mapping[PublicKey, Choices] = field(default_factory=dict)  # none where nothing is said; the first is set
     preshared_command: str = ""  # the program that says them instead
     left_out: tuple[MachineName, ...] = ()  # in no peer, since this machine lost its preshared keys with them
+    invited: frozenset[PublicKey] = frozenset()  # one-time keys among the peers
     expiring: tuple[str, ...] = ()  # for people: who is let in not for long any more, or not any more
 
 

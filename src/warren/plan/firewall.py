@@ -1,8 +1,8 @@
 """The instance's own nftables table: as nft's JSON objects (libnftables-json(5)), and as text that can be compared.
 
 The table accepts what the mesh needs and drops what would cross between the mesh and elsewhere, but for the networks
-that the inventory says lie behind this machine. All else is left to
-whoever looks after this machine's firewall.
+that the inventory says lie behind this machine. Whoever was invited may speak to one port, and is forwarded nowhere.
+All else is left to whoever looks after this machine's firewall.
 """
 
 from __future__ import annotations
@@ -60,11 +60,19 @@ def canonical(objects: Iterable[NftObject]) -> str:
 def _objects(instance: InstanceName, firewall: Firewall) -> list[NftObject]:
     table = table_name(instance)
     inside = [_matches("iifname", firewall.interface), _matches("oifname", firewall.interface)]
-    forward = [[*inside, _ACCEPT]] if firewall.forward else []
+    invited = firewall.guests
+    forward: list[list[object]] = []
+    if invited is not None:
+        forward += [[_to("saddr", invited.network), _DROP], [_to("daddr", invited.network), _DROP]]
+    forward += [[*inside, _ACCEPT]] if firewall.forward else []
     for network in firewall.routes:
         forward += [[inside[0], _to("daddr", network), _ACCEPT], [inside[1], _to("saddr", network), _ACCEPT]]
     forward += [[match, _DROP] for match in inside]  # what comes from elsewhere into the mesh, and out of it
     opened = [] if firewall.listen_port is None else [[_to_port(firewall.listen_port), _ACCEPT]]
+    if invited is not None:
+        come = [inside[0], _to("saddr", invited.network)]
+        to = [_to("daddr", IPv6Network(invited.address)), _to_port(invited.port, "tcp")]
+        opened += [[*come, *to, _ACCEPT], [*come, _DROP]]
     return [
         {"table": {"family": FAMILY, "name": table}},
         *_chain(table, "input", opened),
@@ -82,8 +90,8 @@ _ACCEPT = {"accept": None}
 _DROP = {"drop": None}
 
 
-def _to_port(port: int) -> object:
-    return {"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": port}}
+def _to_port(port: int, protocol: str = "udp") -> object:
+    return {"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": "dport"}}, "right": port}}
 
 
 def _to(field: str, network: IPv6Network) -> object:

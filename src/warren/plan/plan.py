@@ -8,8 +8,9 @@ from warren.errors import DocumentRefused
 from warren.names import MachineName
 from warren.network import addresses
 from warren.network.document import ControllerEntry, Document, Entry
-from warren.plan import preshared, rotation
-from warren.plan.desired import Desired, Firewall, HostLine
+from warren.network.invitations import guests
+from warren.plan import asking, preshared, rotation
+from warren.plan.desired import Desired, Firewall, Guests, HostLine
 from warren.plan.reachability import Reachability, everything, name_address
 from warren.plan.wireguard_peers import wireguard_peers
 from warren.wireguard.device import Peer
@@ -54,10 +55,11 @@ def plan(
         peers={peer.public_key: peer for _, peer in peers},
         peer_names={peer.public_key: name for name, peer in peers},
         forwards=isinstance(me, ControllerEntry),
-        firewall=_firewall(me),
+        firewall=_firewall(document, me),
         hosts=host_lines(document, me, reachability),
         preshared={peer.public_key: choices[name] for name, peer in peers if name in choices} if choices else {},
         preshared_command=document.preshared_command,
+        invited=frozenset(each.public_key for each in document.invitations) & {peer.public_key for _, peer in peers},
         second_keys={peer.public_key: second for _, peer in peers if (second := second_keys.get(peer.public_key))},
     )
 
@@ -74,9 +76,10 @@ def own_entry(document: Document, machine: MachineName) -> Entry:
     return entry
 
 
-def _firewall(me: Entry) -> Firewall:
+def _firewall(document: Document, me: Entry) -> Firewall:
     if isinstance(me, ControllerEntry):
-        return Firewall(me.interface, me.port, forward=True, routes=me.routes)
+        invited = Guests(guests(me.subnet), me.address, asking.PORT) if document.invitations else None
+        return Firewall(me.interface, me.port, forward=True, routes=me.routes, guests=invited)
     return Firewall(me.interface, None, forward=False)
 
 

@@ -55,7 +55,8 @@ def settled(desired: Desired, document: Document, device: ObservedDevice, held: 
     `is_watched`: an agent tries one after the other (`agent.preshared`), and what it has set is right.
     """
     if desired.preshared_command:
-        return replace(desired, preshared={key: (_as_it_is(device, key),) for key in desired.peers})
+        asked = desired.peers.keys() - desired.invited
+        return replace(desired, preshared={key: (_as_it_is(device, key),) for key in asked})
     if not desired.preshared and not held:
         return desired
     now: dict[PublicKey, Choices] = {}

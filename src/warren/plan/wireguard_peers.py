@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv6Network
 
 from warren.names import MachineName
 from warren.network import addresses
 from warren.network.document import ControllerEntry, Document, Entry, PeerEntry
+from warren.network.invitations import guest_address
 from warren.plan import reachability
 from warren.plan.reachability import Reachability
 from warren.wireguard.device import AllowedIP, Peer
@@ -44,7 +46,14 @@ def _of_controller(document: Document, me: ControllerEntry) -> NamedPeers:
         for entry in document.peers.values()
         if entry.public_key is not None
     ]
-    return controllers + peers
+    return controllers + peers + list(_guests(document, me))
+
+
+def _guests(document: Document, me: ControllerEntry) -> Iterator[tuple[MachineName, Peer]]:
+    """Those who were invited, by their one-time keys: one address each, which the firewall lets speak to one port."""
+    for each in document.invitations:
+        address = IPv6Network(guest_address(me.subnet, each.public_key))
+        yield MachineName(f"{each.machine} (invited)"), Peer(each.public_key, _allowed_ips(address))
 
 
 def _of_peer(document: Document, me: PeerEntry, reaches: Reachability) -> NamedPeers:

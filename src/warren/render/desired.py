@@ -57,6 +57,7 @@ def _instance(desired: Desired, unknown: frozenset[PublicKey]) -> dict[str, obje
             "open_udp_port": desired.firewall.listen_port,
             "forward_within": desired.firewall.interface if desired.firewall.forward else None,
             **({"forward_to": list(map(str, desired.firewall.routes))} if desired.firewall.routes else {}),
+            **({"invited": str(desired.firewall.guests.network)} if desired.firewall.guests else {}),
         },
         **({"preshared_command": desired.preshared_command} if desired.preshared_command else {}),
         "hosts": [{"address": str(line.address), "name": line.name} for line in desired.hosts],

@@ -19,8 +19,12 @@ PIXELS = 6  # of one module's side: a screenshot or a print of it is still read
 
 def terminal(desired: Desired, private_key: PrivateKey) -> str:
     """Half a line of text for each row of the code; in a terminal, white on black whatever its own colors are."""
+    return _for_terminal(_code(desired, private_key))
+
+
+def _for_terminal(code: segno.QRCode) -> str:
     out = StringIO()
-    _code(desired, private_key).terminal(out, compact=True)
+    code.terminal(out, compact=True)
     return "".join(f"{_WHITE_ON_BLACK}{line}{_RESET}\n" for line in out.getvalue().splitlines())
 
 
@@ -29,6 +33,11 @@ def picture(desired: Desired, private_key: PrivateKey, kind: str) -> bytes:
     out = BytesIO()
     _code(desired, private_key).save(out, kind=kind, scale=PIXELS, light="white")
     return out.getvalue()
+
+
+def text_code(text: str) -> str:
+    """Any short text, for a terminal."""
+    return _for_terminal(segno.make_qr(text, error="l"))
 
 
 def _code(desired: Desired, private_key: PrivateKey) -> segno.QRCode:

@@ -62,7 +62,7 @@ def _in_use(desired: Desired, observed: Observed) -> dict[PublicKey, MachineName
     device = observed.device
     speaking = rotation.peers_now(desired, device, observed.unix_s) if device else desired.peers
     silent = {second if speaking[first].allowed_ips else first for first, second in desired.second_keys.items()}
-    return {key: name for key, name in desired.peer_names.items() if key not in silent}
+    return {key: name for key, name in desired.peer_names.items() if key not in silent | desired.invited}
 
 
 def _peer(peer: ObservedPeer, now_unix_s: float) -> dict[str, object]:

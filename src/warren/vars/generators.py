@@ -15,9 +15,11 @@ from warren.inventory.model import Instance, Inventory
 from warren.names import InstanceName, MachineName, is_host_name
 from warren.network.addresses import parse_prefix, parse_suffix, prefix_text, suffix_text
 from warren.network.document import keys_text, parse_keys
+from warren.network.invitations import invitations_text, parse_invitations
 from warren.network.preshared import exchanges_text, parse_exchanges
 from warren.network.stored import (
     FORMER_KEY_FILE,
+    INVITATIONS_FILE,
     KEY_FILES,
     NEXT_KEY_FILE,
     PREFIX_FILE,
@@ -201,7 +203,8 @@ def possible_files(generator: str) -> tuple[str, ...]:
         return ()
     if generator.startswith(_PRESHARED_START):
         return (PRESHARED_FILE,)
-    return (*KEY_FILES, REVOKED_FILE) if generator.startswith(_KEYS_START) else (PREFIX_FILE, SUFFIX_FILE)
+    of_keys = (*KEY_FILES, REVOKED_FILE, INVITATIONS_FILE)
+    return of_keys if generator.startswith(_KEYS_START) else (PREFIX_FILE, SUFFIX_FILE)
 
 
 def canonical(file: str, text: str) -> str:
@@ -214,6 +217,8 @@ def canonical(file: str, text: str) -> str:
         return keys_text(parse_keys(text))
     if file == PRESHARED_FILE:
         return exchanges_text(parse_exchanges(text))
+    if file == INVITATIONS_FILE:
+        return invitations_text(parse_invitations(MachineName(""), text))
     return PublicKey.parse(text).text
 
 
@@ -228,7 +233,8 @@ def same_value(variable: Variable, stored: str | None, text: str) -> bool:
 def file_bytes(file: str, text: str) -> bytes:
     """What the file holds for a value: keys end their line, as `wg pubkey` writes them; addresses do not, for Nix
     expressions of clan repositories glue `::1` to them."""
-    return f"{text}\n".encode() if file in (*KEY_FILES, REVOKED_FILE, PRESHARED_FILE) else text.encode()
+    in_lines = (*KEY_FILES, REVOKED_FILE, PRESHARED_FILE, INVITATIONS_FILE)
+    return f"{text}\n".encode() if file in in_lines else text.encode()
 
 
 def paths_of(written: Iterable[Placed]) -> list[str]:
@@ -272,6 +278,7 @@ def stored_by_instance(texts: Mapping[Variable, str]) -> dict[InstanceName, Stor
             by_file.get(FORMER_KEY_FILE, {}),
             by_file.get(REVOKED_FILE, {}),
             by_file.get(PRESHARED_FILE, {}),
+            by_file.get(INVITATIONS_FILE, {}),
         )
         for instance, by_file in files.items()
     }
@@ -284,7 +291,7 @@ def leftovers(inventory: Inventory, stored: Iterable[Variable]) -> tuple[Variabl
         variable._replace(file=file)
         for generator in generators(inventory).values()
         for variable in generator.variables
-        for file in (KEY_FILES if generator.kind is Kind.KEYS else (variable.file,))
+        for file in ((*KEY_FILES, INVITATIONS_FILE) if generator.kind is Kind.KEYS else (variable.file,))
     }
     made |= {
         Variable(machine, preshared_generator(instance.name), PRESHARED_FILE)
