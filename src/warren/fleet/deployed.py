@@ -143,24 +143,29 @@ class _Known:
         """Whether the value is deployed, as far as is known; or that there is another one."""
         instance = instance_of(variable.generator)
         assert instance is not None
-        text = canonical(variable.file, self.texts[variable])
-        was_asked = variable.file == PUBLIC_KEY_FILE and variable.machine in self.held
-        if was_asked:
-            keys = [key.text for key in self.held[variable.machine].get(instance, ())]
-            if text not in keys:
-                return Different(variable, keys[0] if keys else "", True)
-            if text != keys[0]:
-                return False  # it comes after the one that the machine goes by as yet
+        if variable.file != PUBLIC_KEY_FILE or variable.machine not in self.held:
+            return self._as_noted(variable, instance)
+        verdict = self._as_said(variable, self.held[variable.machine].get(instance, ()))
+        # What it says counts more than what it confirmed: if it has the key, others have to hear of it.
+        return self._as_noted(variable, instance) is True if verdict is True else verdict
+
+    def _as_said(self, variable: Variable, held: Sequence[PublicKey]) -> Different | bool:
+        text, keys = canonical(variable.file, self.texts[variable]), [key.text for key in held]
+        if text not in keys:
+            return Different(variable, keys[0] if keys else "", True)
+        return text == keys[0]  # else it comes after the one that the machine goes by as yet
+
+    def _as_noted(self, variable: Variable, instance: InstanceName) -> Different | bool:
         pair = (variable.machine, instance)
         if instance not in self.published:
             return True  # before the first time, nobody is late
         if pair not in self.confirmed:
             return pair in self.acknowledged
         there = _usable(variable.file, self.confirmed[pair].get(variable.file, ""))
-        if there == text:
+        if there == canonical(variable.file, self.texts[variable]):
             return True
         is_rotated = there == self.texts.get(variable._replace(file=FORMER_KEY_FILE))
-        if variable.file != PUBLIC_KEY_FILE or was_asked or is_rotated or not there:
+        if variable.file != PUBLIC_KEY_FILE or is_rotated or not there:
             return False
         return Different(variable, there, False)
 

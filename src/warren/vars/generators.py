@@ -160,8 +160,7 @@ def is_stale(generator: Generator, machine: MachineName, stored: Hashes) -> bool
     """Whether the machine's values were made of other inputs. Without a stored hash they are not: existing
     repositories are used as they are."""
     before = stored.get(Validation(machine, generator.name))
-    now = generator.validation_hash(machine)
-    return None not in (before, now) and before != now
+    return before is not None and generator.validation_hash(machine) not in (None, before)
 
 
 def validations(generator: Generator, machine: MachineName) -> dict[Validation, str]:
