@@ -14,7 +14,7 @@ from warren.cli import EXIT_CHANGES_PENDING, EXIT_MACHINE_FAILED
 from warren.cli.vars_check import deployment_of, exit_code, findings_text, findings_tree
 from warren.cli.vars_options import commit_option, json_option, machines_option, services_option
 from warren.fleet.deployed import Deployment, remembered
-from warren.vars.check import Findings, Scope, examine
+from warren.vars.check import Findings, Scope
 from warren.vars.fix import Repair, repair, unused, works
 from warren.vars.generators import Validation, Variable, generators, shortened
 from warren.workspace.folder import Folder, open_folder
@@ -123,7 +123,7 @@ def _plan(folder: Folder, scope: Scope, with_leftovers: bool) -> Plan:
 
 
 def _preview(folder: Folder, scope: Scope, plan: Plan, *, as_json: bool) -> int:
-    findings = scope.of(examine(folder.inventory, _afterwards(folder.reading, plan)))
+    findings = scope.of(folder.findings_of(_afterwards(folder.reading, plan)))
     findings = replace(findings, missing=tuple(each for each in findings.missing if each not in plan.keys))
     deployment = deployment_of(folder, scope)
     if as_json:

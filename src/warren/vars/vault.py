@@ -205,6 +205,11 @@ class Vault:
         """The machine's secrets, of one generator or of all."""
         return [place for place in _places(self.store, machine) if generator in (None, place.generator)]
 
+    def keeps(self, variable: Variable) -> bool:
+        """Whether there is any secret of the value's generator. A quick look, for fleets of which few have one."""
+        places = (SealedFile(variable.machine, variable.generator, file) for file in _FILES)
+        return any((self.store.folder / place.path).exists() for place in places)
+
     def has(self, variable: Variable, text: str) -> bool:
         """Whether the private half of what `variable` has is here, as far as records say."""
         return bool(self._candidates(variable, text))

@@ -12,10 +12,11 @@ from warren.inventory.model import Inventory
 from warren.names import InstanceName
 from warren.network.document import Document
 from warren.network.resolve import resolve
-from warren.network.stored import Stored
+from warren.network.stored import PUBLIC_KEY_FILE, Stored
 from warren.vars.check import Findings, examine, missing_by_hand
 from warren.vars.generators import Hashes, Variable, stored_by_instance
 from warren.vars.host_keys import read_host_keys
+from warren.vars.moved import moved_keys
 from warren.vars.store import Reading, Store
 from warren.vars.vault import Vault, vault_problems
 from warren.workspace.source import load_inventory, shown_name
@@ -73,10 +74,18 @@ class Folder:
 
     @cached_property
     def findings(self) -> Findings:
-        """What is missing, wrong or left over in the vars."""
-        findings = examine(self.inventory, self._reading)
-        problems = (*findings.problems, *vault_problems(self.inventory, self._reading.texts, self.vault))
-        return replace(findings, problems=self._placed(problems))
+        """What is missing, stale, wrong or left over in the vars."""
+        return self.findings_of(self._reading)
+
+    def findings_of(self, reading: Reading) -> Findings:
+        """The same if that were stored."""
+        inventory = self.inventory
+        findings = examine(inventory, reading)
+        moved = tuple(moved_keys(inventory, reading.texts, self.vault))
+        elsewhere = tuple(each.variable.path.removesuffix(f"{PUBLIC_KEY_FILE}/value") for each in moved)
+        secrets = vault_problems(inventory, reading.texts, self.vault)
+        problems = (*findings.problems, *(each for each in secrets if not each.file.startswith(elsewhere)))
+        return replace(findings, problems=self._placed(problems), stale=(*findings.stale, *moved))
 
     @cached_property
     def vault(self) -> Vault:
