@@ -268,7 +268,8 @@ def _open(folder: Folder, pairs: Sequence[Pair]) -> list[Invitation]:
 
 def _wait(run: Run, pairs: Sequence[Pair], key: SigningKey, parallel: int, commits: bool) -> int:
     """Accept each as it comes; those that did not come in time are named."""
-    left, disputed = list(pairs), set[Pair]()
+    left = list(pairs)
+    disputed: set[Pair] = set()
     end_unix_s = max((each.expires_unix_s for each in _open(run.folder, pairs)), default=0)
     while left and time.time() < end_unix_s:
         if _anybody_came(run.folder, left):
