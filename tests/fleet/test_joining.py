@@ -103,6 +103,9 @@ def invitations(fleet: Fleet) -> list[dict[str, Any]]:
 
 def test_a_machine_behind_nat_joins_while_the_operator_waits(mesh: Fleet) -> None:
     (line,) = invite(mesh, "laptop1").values()
+    secret = line_format.decode(line).private_key.reveal_text()
+    for where in (f"grep -rF {secret} {FOLDER}", f"git -C {FOLDER} log -p --all | grep -F {secret}"):
+        assert mesh.on("operator", "sh", "-c", where, code=None).code == 1, "the one-time key is stored nowhere"
     began = time.monotonic()
     begin_join(mesh, "laptop1", line)
     wait_until(lambda: any(each["hand_ins"] for each in invitations(mesh)), 30, "the key")
