@@ -22,12 +22,14 @@ from warren.inventory.read import read
 from warren.names import InstanceName, MachineName
 from warren.network.allocate import allocate
 from warren.network.document import decode, encode
+from warren.network.preshared import Exchange, exchanges_text, pairs
 from warren.network.resolve import resolve
 from warren.network.stored import Stored
 from warren.plan.plan import plan
 from warren.render.desired import desired_tree
 from warren.render.show import shown_tree
 from warren.wireguard.keys import PublicKey
+from warren.wireguard.preshared import fingerprint
 
 T = TypeVar("T")
 
@@ -95,6 +97,16 @@ def measure(file: Path) -> list[tuple[str, float, float]]:
     timed("plan --json of it", lambda: json.dumps(desired_tree(MachineName("server1"), [controller])))
     timed("plan of a peer", lambda: plan(document, MachineName("laptop1")))
     timed("show --json", lambda: json.dumps(shown_tree([document])))
+    instance = inventory.instances[vpn]
+    made: dict[MachineName, dict[MachineName, Exchange]] = {}
+    for maker, other in pairs(instance.controllers, instance.peers):
+        made.setdefault(maker, {})[other] = Exchange(fingerprint(f"{maker} {other}".encode()))
+    stored = Stored(public_keys=keys, preshared={maker: exchanges_text(others) for maker, others in made.items()})
+    document = timed("preshared keys: resolve", lambda: resolve(inventory, {vpn: stored})[vpn])
+    data = timed("preshared keys: encode", lambda: encode(document))
+    timed("preshared keys: decode", lambda: decode(data))
+    timed("preshared keys: controller", lambda: plan(document, MachineName("server1")))
+    timed("preshared keys: peer", lambda: plan(document, MachineName("laptop1")))
     return parts
 
 
