@@ -1,4 +1,7 @@
-"""Machines whose keys are in the vault: installed, rotated, set up anew; and where their keys are seen on the way."""
+"""Machines whose keys are in the vault: installed, rotated, set up anew; and where their keys are seen on the way.
+
+They have preshared keys as well, which a machine that is set up anew has lost.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ laptop1.tags = ["laptop"]
 laptop2.tags = ["laptop"]
 
 [instances.vpn]
+psk = true
 module.name = "wireguard"
 roles.controller.machines.server1.settings.endpoint = "vpn1.example.com"
 roles.peer.tags = ["laptop"]
@@ -146,6 +150,8 @@ def test_its_key_is_rotated_like_any_other(three: Fleet) -> None:
 def test_a_key_that_is_replaced_at_once_comes_with_the_next_update(three: Fleet) -> None:
     before = public_key(three, "laptop1")
     warren(three, "vars", "generate", "--service", KEYS, "--regenerate", "--at-once", "--machine", "laptop1")
+    said = warren(three, "vars", "check", "--ask", "--machine", "laptop1", code=1)
+    assert "mend: warren vars upload laptop1, then warren machines update" in said.err
     said = warren(three, "vars", "upload", "laptop1")
     assert "laptop1: has its key of vpn already, or waits for the next update" in said.err
     assert key_on(three, "laptop1") == before  # the one that is in use is not touched

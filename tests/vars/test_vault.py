@@ -26,9 +26,11 @@ from warren.vars import sealing
 from warren.vars.generate import Selection, carry_out, work
 from warren.vars.generators import Variable
 from warren.vars.host_keys import read_host_keys
+from warren.vars.sealed import read_sealed
 from warren.vars.sealing import Identities
 from warren.vars.store import Store
-from warren.vars.vault import Vault, read_sealed, vault_problems
+from warren.vars.vault import Vault
+from warren.vars.vault_check import vault_problems
 from warren.wireguard.keys import PrivateKey, clamp
 from warren.wireguard.x25519 import public_key
 

@@ -31,7 +31,7 @@ from warren.render.preview import missing_keys
 from warren.render.wg_quick import FORMAT as WG_QUICK
 from warren.render.wg_quick import app_text, wg_quick
 from warren.vars.generators import key_variable
-from warren.vars.vault import has_vault_key
+from warren.vars.sealed import has_vault_key
 from warren.wireguard.keys import PrivateKey
 from warren.wireguard.x25519 import public_key
 from warren.workspace.folder import Folder

@@ -29,7 +29,7 @@ from warren.vars.check import Scope, accepted
 from warren.vars.generate import Failure, KeyRequest, Selection, Work, carry_out, work
 from warren.vars.generators import Variable, by_hand, generators, is_stale, paths_of, same_value, shortened, validations
 from warren.vars.reach import Reach
-from warren.vars.vault import SealedFile
+from warren.vars.sealed import SealedFile
 from warren.wireguard.keys import PublicKey
 from warren.workspace.folder import Folder, open_folder
 from warren.workspace.git import commit, message_for

@@ -28,6 +28,7 @@ from warren.network.stored import (
 )
 from warren.vars.check import is_revoked
 from warren.vars.generators import Variable, canonical, generators, instance_of, key_variable, shortened
+from warren.vars.sealed import vault_variables
 from warren.wireguard.keys import PublicKey
 from warren.workspace.folder import Folder
 
@@ -41,6 +42,7 @@ class Different(NamedTuple):
     variable: Variable
     there: str
     was_asked: bool
+    in_vault: bool = False
 
     @property
     def reason(self) -> str:
@@ -52,6 +54,8 @@ class Different(NamedTuple):
         machine, generator, file = self.variable
         anew = f"warren vars generate --service {generator} --regenerate --at-once --machine {machine}"
         update = "then warren machines update"
+        if self.in_vault:
+            return f"warren vars upload {machine}, {update}"
         if not self.was_asked:
             return f"warren vars check --ask --machine {machine} says which one it has now; {update}"
         if not self.there:
@@ -122,6 +126,7 @@ def compare(
         frozenset(record.acknowledged()),
         record.confirmed_values(),
         frozenset(filter(record.was_published, folder.inventory.instances)),
+        frozenset(vault_variables(folder.inventory)),
     )
     found = {variable: known.judged(variable) for variable in variables}
     return Deployment(
@@ -138,6 +143,7 @@ class _Known:
     acknowledged: frozenset[tuple[MachineName, InstanceName]]
     confirmed: Mapping[tuple[MachineName, InstanceName], OwnValues]
     published: frozenset[InstanceName]
+    in_vault: frozenset[Variable]
 
     def judged(self, variable: Variable) -> Different | bool:
         """Whether the value is deployed, as far as is known; or that there is another one."""
@@ -152,7 +158,7 @@ class _Known:
     def _as_said(self, variable: Variable, held: Sequence[PublicKey]) -> Different | bool:
         text, keys = canonical(variable.file, self.texts[variable]), [key.text for key in held]
         if text not in keys:
-            return Different(variable, keys[0] if keys else "", True)
+            return Different(variable, keys[0] if keys else "", True, variable in self.in_vault)
         return text == keys[0]  # else it comes after the one that the machine goes by as yet
 
     def _as_noted(self, variable: Variable, instance: InstanceName) -> Different | bool:
@@ -167,7 +173,7 @@ class _Known:
         is_rotated = there == self.texts.get(variable._replace(file=FORMER_KEY_FILE))
         if variable.file != PUBLIC_KEY_FILE or is_rotated or not there:
             return False
-        return Different(variable, there, False)
+        return Different(variable, there, False, variable in self.in_vault)
 
 
 def _is_usable(texts: Mapping[Variable, str], variable: Variable) -> bool:

@@ -47,8 +47,9 @@ from warren.network.document import Document, encode, keys_text, parse_keys
 from warren.network.stored import KEY_FILES, REVOKED_FILE
 from warren.vars.generate import Failure, Selection, carry_out, work
 from warren.vars.generators import SharedVariable, Variable, instance_of, paths_of, shortened
+from warren.vars.sealed import SealedFile
 from warren.vars.sealing import Identities
-from warren.vars.vault import SealedFile, shown_recipient
+from warren.vars.vault_check import shown_recipient
 from warren.wireguard.keys import PublicKey
 from warren.workspace.folder import Folder, open_folder
 from warren.workspace.git import commit, message_for

@@ -25,7 +25,7 @@ from warren.network.document import Document
 from warren.network.stored import KEY_FILES, keys_generator
 from warren.plan.absence import is_one_of_several
 from warren.vars.generators import Variable
-from warren.vars.vault import SealedFile, sealed_files
+from warren.vars.sealed import SealedFile, sealed_files
 
 _LAST_CONFIRM_S = CONFIRM_WITHIN_S * 0.8  # later it might cross with the machine's going back
 _CONFIRM_AGAIN_S = 1.0

@@ -26,8 +26,8 @@ from warren.vars.generators import (
     possible_files,
     stored_by_instance,
 )
+from warren.vars.sealed import vault_variables
 from warren.vars.store import Reading
-from warren.vars.vault import vault_variables
 
 
 class Stale(NamedTuple):

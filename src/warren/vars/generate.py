@@ -29,8 +29,9 @@ from warren.vars.generators import (
     validations,
 )
 from warren.vars.reach import Reach
+from warren.vars.sealed import has_vault_key, vault_variables
 from warren.vars.store import Store
-from warren.vars.vault import Vault, has_vault_key, vault_variables
+from warren.vars.vault import Vault
 from warren.wireguard.keys import PublicKey
 
 

@@ -1,10 +1,4 @@
-"""Private keys that are made here: encrypted with age, in the vars, beside the public values that they belong to.
-
-vars/per-machine/<machine>/wireguard-keys-<instance>/
-    privatekey/secret.age       the private half of `publickey`: its line of base64, as `age --armor` writes it
-    privatekey/recipients       what an age file does not say: whose key it is, and who can open it
-    nextprivatekey/…            the private half of `nextkey`; and any key that was made just now, until its public half
-                                is stored: what is there is never overwritten before the new one counts (`settle`)
+"""The vault: private keys that are made here, kept encrypted (vars.sealed), and opened for whoever has an identity.
 
 In clear they are in the memory of a process that writes no core dump, and nowhere else.
 """
@@ -13,120 +7,33 @@ from __future__ import annotations
 
 import resource
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import NamedTuple
 
-from warren.errors import Problem, VarsError
+from warren.errors import VarsError
 from warren.inventory.model import Inventory
 from warren.inventory.recipients import canonical_recipient
-from warren.names import InstanceName, MachineName, is_host_name
-from warren.network.stored import NEXT_KEY_FILE, PUBLIC_KEY_FILE
+from warren.names import MachineName
+from warren.network.stored import PUBLIC_KEY_FILE
 from warren.vars import sealing
-from warren.vars.generators import Variable, instance_of, key_variable
+from warren.vars.generators import Variable
 from warren.vars.host_keys import host_key_variable
-from warren.vars.store import PER_MACHINE, Store
+from warren.vars.sealed import (
+    NEXT_PRIVATE_KEY_FILE,
+    PRIVATE_KEY_FILE,
+    Record,
+    Sealed,
+    SealedFile,
+    anew,
+    places,
+    read_sealed,
+    sealed_files,
+    sealed_texts,
+)
+from warren.vars.store import Store
 from warren.wireguard.keys import KEY_BYTES, PrivateKey, PublicKey
 from warren.wireguard.x25519 import public_key
-
-PRIVATE_KEY_FILE = "privatekey"
-NEXT_PRIVATE_KEY_FILE = "nextprivatekey"
-SECRET, RECORD = "secret.age", "recipients"
-
-_FILES = (PRIVATE_KEY_FILE, NEXT_PRIVATE_KEY_FILE)
-
-
-class SealedFile(NamedTuple):
-    """A secret, or the record beside it, by where it is stored."""
-
-    machine: MachineName
-    generator: str
-    file: str
-    leaf: str = SECRET
-
-    @property
-    def path(self) -> str:
-        """Relative to the folder of the inventory."""
-        return f"vars/per-machine/{self.machine}/{self.generator}/{self.file}/{self.leaf}"
-
-    def __str__(self) -> str:
-        return f"{self.machine} {self.generator}/{self.file}"
-
-    @property
-    def both(self) -> tuple[SealedFile, SealedFile]:
-        """The secret, and its record."""
-        return self._replace(leaf=SECRET), self._replace(leaf=RECORD)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is public of a secret: the public half, the digest of the file that this was written for, its recipients."""
-
-    key: str
-    digest: str
-    recipients: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        lines = [f"publickey: {self.key}", f"sha256: {self.digest}", *(f"recipient: {one}" for one in self.recipients)]
-        return "".join(f"{line}\n" for line in lines)
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A secret as it was found. `record`: None where there is none, or not of this very file."""
-
-    place: SealedFile
-    text: str
-    record: Record | None
-
-
-def sealed_texts(key: PrivateKey, place: SealedFile, recipients: Sequence[str]) -> dict[SealedFile, str]:
-    """What is to be stored for a secret."""
-    text = sealing.seal(f"{key.reveal_text()}\n".encode(), recipients)
-    secret, record = place.both
-    return {secret: text, record: Record(public_key(key).text, _digest(text), tuple(sorted(recipients))).text}
-
-
-def sealed_files(machine: MachineName, generator: str) -> list[SealedFile]:
-    """All that there may be of one generator."""
-    return [each for file in _FILES for each in SealedFile(machine, generator, file).both]
-
-
-def read_sealed(store: Store, machine: MachineName | None = None) -> dict[SealedFile, Sealed]:
-    """Every secret that there is, of one machine or of all; VarsError with one that cannot be read."""
-    found = {}
-    for place in _places(store, machine):
-        text = store.text(place)
-        if text is not None:
-            found[place] = Sealed(place, text, _record(store, place, text))
-    return found
-
-
-def _places(store: Store, machine: str | None) -> Iterator[SealedFile]:
-    root = store.folder / PER_MACHINE
-    for path in sorted(root.glob(f"{machine or '*'}/*/*/{SECRET}")):
-        name, generator, file, _ = path.relative_to(root).parts
-        if is_host_name(name) and instance_of(generator) is not None and file in _FILES:
-            yield SealedFile(MachineName(name), generator, file)
-
-
-def _record(store: Store, place: SealedFile, secret: str) -> Record | None:
-    text = store.text(place._replace(leaf=RECORD))
-    pairs = [line.partition(": ")[::2] for line in (text or "").splitlines()]
-    single = dict(pairs)
-    record = Record(
-        single.get("publickey", ""),
-        single.get("sha256", ""),
-        tuple(value for name, value in pairs if name == "recipient"),
-    )
-    return record if record.digest == _digest(secret) else None
-
-
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()
 
 
 class Vault:
@@ -203,12 +110,12 @@ class Vault:
 
     def of(self, machine: MachineName, generator: str | None = None) -> list[SealedFile]:
         """The machine's secrets, of one generator or of all."""
-        return [place for place in _places(self.store, machine) if generator in (None, place.generator)]
+        return [place for place in places(self.store, machine) if generator in (None, place.generator)]
 
     def keeps(self, variable: Variable) -> bool:
         """Whether there is any secret of the value's generator. A quick look, for fleets of which few have one."""
-        places = (SealedFile(variable.machine, variable.generator, file) for file in _FILES)
-        return any((self.store.folder / place.path).exists() for place in places)
+        files = sealed_files(variable.machine, variable.generator)
+        return any((self.store.folder / each.path).exists() for each in files)
 
     def has(self, variable: Variable, text: str) -> bool:
         """Whether the private half of what `variable` has is here, as far as records say."""
@@ -229,14 +136,14 @@ class Vault:
         raise VarsError(
             f"the vault does not have the private half of {text[:8]}…",
             where=SealedFile(variable.machine, variable.generator, PRIVATE_KEY_FILE).path,
-            mend=_anew(variable),
+            mend=anew(variable),
         )
 
     def reseal(self, texts: Mapping[Variable, str], identities: sealing.Opens) -> Resealed:
         """Encrypt anew what others than the recipients of now can open, or not all of them; all at once."""
         without_core_dumps()
         self.settle(texts)
-        anew: dict[SealedFile, str] = {}
+        texts_anew: dict[SealedFile, str] = {}
         lost: dict[SealedFile, set[str]] = {}
         problems = []
         for place, sealed in read_sealed(self.store).items():
@@ -244,13 +151,13 @@ class Vault:
             if sealed.record is not None and set(sealed.record.recipients) == set(wanted):
                 continue
             try:
-                anew |= sealed_texts(_opened(sealed, identities), place, wanted)
+                texts_anew |= sealed_texts(_opened(sealed, identities), place, wanted)
             except VarsError as error:
                 problems.append(error)
                 continue
             lost[place] = set(sealed.record.recipients if sealed.record else ()) - set(wanted)
-        self.store.write(anew)
-        self.written += anew
+        self.store.write(texts_anew)
+        self.written += texts_anew
         self.settle(texts)  # what no record told before
         return Resealed(lost, tuple(problems))
 
@@ -270,80 +177,8 @@ def _opened(sealed: Sealed, identities: sealing.Opens) -> PrivateKey:
         raise VarsError(error.what, where=sealed.place.path, mend=error.mend) from None
     except ValueError:
         raise VarsError(
-            "what is encrypted there is no private key", where=sealed.place.path, mend=_anew(sealed.place)
+            "what is encrypted there is no private key", where=sealed.place.path, mend=anew(sealed.place)
         ) from None
-
-
-def vault_problems(inventory: Inventory, texts: Mapping[Variable, str], vault: Vault) -> tuple[Problem, ...]:
-    """Where secrets are missing, are of no key that counts, or can be opened by others than the inventory says."""
-    if not inventory.vault_machines:
-        return ()
-    try:
-        found = read_sealed(vault.store)
-    except VarsError as error:
-        return (Problem(error.where, 0, 0, error.what, error.mend),)
-    problems = list(_missing(inventory, texts, found))
-    for place, sealed in found.items():
-        problems += _problems_of(inventory, texts, vault, place, sealed)
-    return tuple(Problem(path, 0, 0, message, mend) for path, message, mend in problems)
-
-
-def _missing(
-    inventory: Inventory, texts: Mapping[Variable, str], found: Mapping[SealedFile, Sealed]
-) -> Iterator[tuple[str, str, str]]:
-    for variable in vault_variables(inventory):
-        text = texts.get(variable)
-        own = [each for each in found.values() if _is_of(each, variable)]
-        if text is None or any(each.record is None or each.record.key == text for each in own):
-            continue
-        message = f"the private half of {variable.file} {text[:8]}… is not in the vault"
-        yield SealedFile(variable.machine, variable.generator, PRIVATE_KEY_FILE).path, message, _anew(variable)
-
-
-def _problems_of(
-    inventory: Inventory, texts: Mapping[Variable, str], vault: Vault, place: SealedFile, sealed: Sealed
-) -> Iterator[tuple[str, str, str]]:
-    record = sealed.record
-    counts = [texts.get(each) for each in vault_variables(inventory) if _is_of(sealed, each)]
-    if record is None:
-        yield place._replace(leaf=RECORD).path, "this says nothing of the secret beside it", "warren vars reseal"
-    elif record.key not in counts:
-        yield (
-            place.path,
-            f"left over: nothing uses the key {record.key[:8]}…",
-            f"git rm -r {place.path.rpartition('/')[0]}",
-        )
-    else:
-        wanted, can = set(vault.recipients(place.machine)), set(record.recipients)
-        parts = [
-            *(f"cannot be opened by {shown_recipient(one, vault, place.machine)} yet" for one in sorted(wanted - can)),
-            *(f"can still be opened by {shown_recipient(one, vault, place.machine)}" for one in sorted(can - wanted)),
-        ]
-        if parts:
-            yield place.path, "; ".join(parts), "warren vars reseal"
-
-
-def vault_variables(inventory: Inventory) -> Iterator[Variable]:
-    """The public values whose private halves belong into the vault."""
-    for instance in inventory.instances.values():
-        for name, member in instance.members.items():
-            if member.has_vault_key:
-                first = key_variable(name, instance.name)
-                yield first
-                yield first._replace(file=NEXT_KEY_FILE)
-
-
-def has_vault_key(inventory: Inventory, machine: MachineName, instance: InstanceName) -> bool:
-    member = inventory.instances[instance].members.get(machine)
-    return member is not None and member.has_vault_key
-
-
-def shown_recipient(recipient: str, vault: Vault, machine: MachineName) -> str:
-    """For people."""
-    if canonical_recipient(vault.host_keys.get(machine, "")) == recipient:
-        return f"{machine} itself (its ssh host key)"
-    kind, _, key = recipient.rpartition(" ")
-    return f"{kind} …{key[-12:]}" if kind else f"{recipient[:16]}…"
 
 
 def without_core_dumps() -> None:
@@ -354,7 +189,3 @@ def without_core_dumps() -> None:
 
 def _is_of(sealed: Sealed, variable: Variable) -> bool:
     return (sealed.place.machine, sealed.place.generator) == (variable.machine, variable.generator)
-
-
-def _anew(variable: Variable | SealedFile) -> str:
-    return f"warren vars generate --service {variable.generator} --regenerate --machine {variable.machine}"

@@ -18,7 +18,8 @@ from warren.vars.generators import Hashes, Variable, stored_by_instance
 from warren.vars.host_keys import read_host_keys
 from warren.vars.moved import moved_keys
 from warren.vars.store import Reading, Store
-from warren.vars.vault import Vault, vault_problems
+from warren.vars.vault import Vault
+from warren.vars.vault_check import vault_problems
 from warren.workspace.source import load_inventory, shown_name
 
 
