@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup lab lab-down test check bench bench-failover soak test-kernel reference lock clean
+.PHONY: help setup lab lab-down test check bench bench-failover bench-failover-kernel soak test-kernel reference lock clean
 
 # Without compiled bytecode every command starts two to four times slower.
 unexport PYTHONDONTWRITEBYTECODE
@@ -36,6 +36,10 @@ bench: setup ## measure; BENCH="startup device" for some of it
 
 bench-failover: setup ## silences when controllers fail, are drained, come back; WARREN_TRIALS=30, WARREN_FAULTS="killed,cut"
 	@.venv/bin/python -m bench failover
+
+bench-failover-kernel: setup ## the same on the kernel's WireGuard, in a user-mode kernel (built the first time, six minutes)
+	@scripts/kernel/run-um 5400 env WARREN_TRIALS=$${WARREN_TRIALS:-5} WARREN_FAULTS="$$WARREN_FAULTS" WARREN_INTERVAL_MS=20 \
+	  .venv/bin/python -m bench failover
 
 soak: setup ## a mesh under random trouble with open streams, ten minutes long; WARREN_SOAK_S, WARREN_SEED
 	@WARREN_SOAK_S=$${WARREN_SOAK_S:-600} $(PYTEST) -q -s -p no:xdist tests/lab/test_soak.py tests/lab/test_repair.py

@@ -2,7 +2,8 @@
 
 A lab of two controllers and three peers on real WireGuard; a TCP stream and a train of datagrams every 5 ms, between
 two peers whose traffic goes through server1, which has the trouble. After each trial the peers' agents start anew, or
-flap damping would make each return longer. WARREN_TRIALS and WARREN_FAULTS choose how many trials, and which faults.
+flap damping would make each return longer. WARREN_TRIALS and WARREN_FAULTS choose how many trials, and which faults;
+WARREN_INTERVAL_MS how often something is sent (5): a slow computer is kept busy by that alone.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from warren.names import MachineName
 LONG = True  # not among those that run when nobody names one
 
 TRIALS = int(os.environ.get("WARREN_TRIALS", "30"))
+INTERVAL_MS = float(os.environ.get("WARREN_INTERVAL_MS", "5"))
 TRIALS_WITHOUT_AGENT = 2
+UNDISTURBED_S = 3.0
 AWAY_S = 10.0  # for how long a fault lasts that nobody moves around
 BOUND_S = 20.0  # for what does not come by itself
 _NAME = "failover"
 _TRAFFIC = str(Path(__file__).with_name("traffic.py"))
 _INSIDE = 'mount -t tmpfs tmpfs /run && mkdir /run/wireguard && ip link set lo up && exec "$@"'
+_NOTHING = "nothing happens"
 _PEERS = ("laptop1", "laptop2", "laptop3")
 _NO_FORWARDING = "table inet broken { chain forward { type filter hook forward priority -5; policy drop; }; }"
 _ONE_WAY = 'table inet oneway {{ chain c {{ type filter hook prerouting priority raw; iifname "{link}" drop; }}; }}'
@@ -67,12 +71,15 @@ def main() -> None:
 
     wanted = [each for each in os.environ.get("WARREN_FAULTS", "").split(",") if each] or list(FAULTS)
     with _lab("two", controllers=2) as mesh:
-        rows = [row for name in wanted for row in mesh.trials(name, TRIALS)]
+        if "process stopped" in wanted and not mesh.has_wireguard_process():
+            wanted.remove("process stopped")
+            print("  left out: process stopped (WireGuard is the kernel's here, and no process)", flush=True)
+        rows = [mesh.undisturbed(TRIALS), *(row for name in wanted for row in mesh.trials(name, TRIALS))]
         print(table(rows), flush=True)
         _say_targets(rows)
         mesh.stop_agents()
         print(f"  the same without agents on the peers: each is over after {AWAY_S:.0f} s; until all is well again")
-        names = [name for name in wanted if name in _SUDDEN]
+        names = [name for name in wanted if name in _SUDDEN] or ["killed"]
         print(table([mesh.without_agents(name, TRIALS_WITHOUT_AGENT) for name in names]), flush=True)
     with _lab("one", controllers=1) as mesh:
         print("  a single controller that restarts: from its return to the first packet through it")
@@ -85,7 +92,9 @@ def main() -> None:
 
 def _say_targets(rows: list[Row]) -> None:
     sudden = [row for row in rows if row.trouble in _SUDDEN]
-    gentle = [row for row in rows if row.trouble not in _SUDDEN and row.trouble != "agent restarts meanwhile"]
+    gentle = [
+        row for row in rows if row.trouble not in _SUDDEN and row.trouble not in (_NOTHING, "agent restarts meanwhile")
+    ]
     checks = {
         "sudden death: p99 at most 1.5 s": all(row.stream_p99_ms <= 1500 for row in sudden),
         "drain and return: p99 under 50 ms": all(row.stream_p99_ms < 50 for row in gentle),
@@ -104,6 +113,9 @@ class Mesh:
         self._server = self._exec("laptop2", sys.executable, _TRAFFIC, "serve")
         self.sender: subprocess.Popen[str] | None = None
         _wait(lambda: f":{PORT:04X} " in _output(self.name, "laptop2", "cat", "/proc/net/tcp6"), "the server")
+
+    def has_wireguard_process(self) -> bool:
+        return bool(_output(self.name, "server1", "pgrep", "-x", "wireguard-go"))
 
     def trials(self, fault: str, count: int) -> Iterator[Row]:
         """The trouble, and where it has one, the return from it."""
@@ -124,6 +136,17 @@ class Mesh:
             self._restart_agents()
         yield _row(fault, away)
         yield _row(f"return after: {fault}", back)
+
+    def undisturbed(self, count: int) -> Row:
+        """What this computer itself makes a connection wait: no other silence can be measured as shorter."""
+        found = []
+        for _ in range(count):
+            self._restart_traffic()
+            began_s = time.monotonic()
+            self._await_carrier("server1")
+            time.sleep(UNDISTURBED_S)
+            found.append(self._report(began_s))
+        return _row(_NOTHING, found)
 
     def without_agents(self, fault: str, count: int) -> Row:
         """From the trouble until it is over, and traffic flows again or BOUND_S have passed."""
@@ -204,7 +227,7 @@ class Mesh:
     def _restart_traffic(self) -> None:
         known_s = 0.0 if self.sender else 2 * USE_CHECK_S  # until agents know that the controller is in use
         self.close()
-        self.sender = self._exec("laptop1", sys.executable, _TRAFFIC, "send", "laptop2.vpn")
+        self.sender = self._exec("laptop1", sys.executable, _TRAFFIC, "send", "laptop2.vpn", str(INTERVAL_MS / 1000))
         self._settle()
         time.sleep(known_s)
 
