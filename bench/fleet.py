@@ -1,8 +1,10 @@
 """50 machines over ssh: an update of all of them, and one with nothing to do, beside ansible-core and pyinfra.
 
 The others push the two files that an update brings (document and signature) to the same machines, over the same ssh,
-and run one command on each that got something new. Both are set up as their own documentation says for speed: as many
-at once as there are machines, pipelining, connections kept open, no facts gathered. They do not verify, plan or undo.
+and restart one thing on each that got something new: the agent that reads them, and they wait until it is up, as
+`systemctl restart` would. Besides, the same with /bin/true in place of the restart: what the pushing alone costs.
+Both are set up as their own documentation says for speed: as many at once as there are machines, pipelining,
+connections kept open, no facts gathered. They do not verify, plan or undo.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from fleet.fleets import FOLDER, OPERATOR, Fleet, fleet
+from fleet.fleets import AGENT_LOG, FOLDER, OPERATOR, Fleet, fleet
 
 MACHINES = 50
 RUNS = 3
+PAUSE_S = 10.0  # agents that were restarted come to rest, before the next is measured
 RIVALS = Path(__file__).parent.parent / ".cache/rivals"
 _LOCK = Path(__file__).with_name("rivals.lock")
 
@@ -38,21 +42,31 @@ ssh_args = -o ControlMaster=auto -o ControlPersist=60s
 _PLAYBOOK = """\
 - hosts: all
   tasks:
-    - copy: { src: "{{ item }}", dest: "/var/lib/rival/{{ item | basename }}" }
+    - copy: { src: "{{ item }}", dest: "{{ folder }}/{{ item | basename }}" }
       loop: [/root/rival/network.json, /root/rival/network.json.sig]
       notify: restart
   handlers:
     - name: restart
-      command: /bin/true
+      command: "{{ restart }}"
 """
 _DEPLOY = """\
+from pyinfra import host
 from pyinfra.operations import files, server
 
 pushed = [
-    files.put(name=name, src=f"/root/rival/{name}", dest=f"/var/lib/rival/{name}")
+    files.put(name=name, src=f"/root/rival/{name}", dest=f"{host.data.folder}/{name}")
     for name in ("network.json", "network.json.sig")
 ]
-server.shell(name="restart", commands=["/bin/true"], _if=lambda: any(each.did_change() for each in pushed))
+server.shell(name="restart", commands=[host.data.restart], _if=lambda: any(each.did_change() for each in pushed))
+"""
+_FOLDERS = tuple(f"/var/lib/rival{number}" for number in range(4))  # what one pushed is new to the next
+_NOTHING, _RESTART = "/bin/true", "/root/restart-agent"
+_RESTARTER = f"""\
+#!/bin/sh
+agent=$(pgrep -o -f 'warren agent$') && kill "$agent"
+while kill -0 "$agent" 2>/dev/null; do sleep 0.02; done
+setsid /usr/local/bin/warren agent >>{AGENT_LOG} 2>&1 </dev/null &
+until [ -S /run/warren/agent.sock ]; do sleep 0.02; done
 """
 
 
@@ -66,7 +80,13 @@ def run() -> None:
         made.start_agents((*_CONTROLLERS, *_PEERS))
         made.warren("machines", "update")
         _prepare_rivals(made)
-        ways: dict[str, Callable[[Fleet], object]] = {"warren": _warren, "ansible-core": _ansible, "pyinfra": _pyinfra}
+        ways: dict[str, Callable[[Fleet], object]] = {
+            "warren": _warren,
+            "ansible-core": partial(_ansible, _FOLDERS[0], _RESTART),
+            "pyinfra": partial(_pyinfra, _FOLDERS[1], _RESTART),
+            "ansible-core, no restart": partial(_ansible, _FOLDERS[2], _NOTHING),
+            "pyinfra, no restart": partial(_pyinfra, _FOLDERS[3], _NOTHING),
+        }
         changed: dict[str, list[float]] = {name: [] for name in ways}
         idle: dict[str, list[float]] = {name: [] for name in ways}
         for number in range(RUNS):  # by turns, so that what else this computer does falls on all of them
@@ -74,15 +94,18 @@ def run() -> None:
             for name, way in ways.items():
                 changed[name].append(_seconds(way, made))
                 idle[name].append(_seconds(way, made))
+                time.sleep(PAUSE_S)
                 print(
                     f"    run {number + 1} {name}: {changed[name][-1]:.1f} s, {idle[name][-1]:.1f} s", file=sys.stderr
                 )
+            for folder in _FOLDERS:
+                _check_pushed(folder, made)
         print(f"  {MACHINES} machines; medians of {RUNS}; installed in {installed_s:.1f} s")
         for title, measured in (("all changed", changed), ("nothing to do", idle)):
             yardstick = statistics.median(measured["warren"])
             for name, seconds in measured.items():
                 median = statistics.median(seconds)
-                print(f"    {title:<14}{name:<14}{median:8.2f} s{median / yardstick:8.1f} x warren", flush=True)
+                print(f"    {title:<14}{name:<26}{median:8.2f} s{median / yardstick:8.1f} x warren", flush=True)
 
 
 def _inventory(mtu: int) -> str:
@@ -119,15 +142,20 @@ def _warren(made: Fleet) -> None:
     made.warren("machines", "update", "--parallel", str(MACHINES))
 
 
-def _ansible(made: Fleet) -> None:
+def _ansible(folder: str, restart: str, made: Fleet) -> None:
     words = "ANSIBLE_CONFIG=/root/rival/ansible.cfg ANSIBLE_LOCALHOST_WARNING=False"
-    command = f"{RIVALS}/bin/ansible-playbook -i /root/rival/hosts /root/rival/playbook.yml"
-    made.sh(OPERATOR, f"cd /root/rival; {words} {command}")
+    given = f"-e folder={folder} -e restart={restart}"
+    made.sh(OPERATOR, f"cd /root/rival; {words} {RIVALS}/bin/ansible-playbook -i hosts {given} playbook.yml")
 
 
-def _pyinfra(made: Fleet) -> None:
-    command = f"{RIVALS}/bin/pyinfra -y --ssh-user root --parallel {MACHINES} hosts.py deploy.py"
-    made.sh(OPERATOR, f"cd /root/rival; {command}")
+def _pyinfra(folder: str, restart: str, made: Fleet) -> None:
+    given = f"--data folder={folder} --data restart={restart} --parallel {MACHINES}"
+    made.sh(OPERATOR, f"cd /root/rival; {RIVALS}/bin/pyinfra -y --ssh-user root {given} hosts.py deploy.py")
+
+
+def _check_pushed(folder: str, made: Fleet) -> None:
+    pushed, last = made.sh(OPERATOR, "cat /root/rival/network.json"), _PEERS[-1]
+    assert made.sh(last, f"cat {folder}/network.json") == pushed, f"{folder}: {last} was not brought the files"
 
 
 def _prepare_rivals(made: Fleet) -> None:
@@ -138,7 +166,8 @@ def _prepare_rivals(made: Fleet) -> None:
     made.write("/root/rival/hosts.py", f"hosts = {list(names)!r}\n")
     made.write("/root/rival/deploy.py", _DEPLOY)
     for name in names:
-        made.sh(name, "mkdir -p /var/lib/rival")
+        made.write(_RESTART, _RESTARTER, name)
+        made.sh(name, f"mkdir -p {' '.join(_FOLDERS)}; chmod 755 {_RESTART}")
 
 
 def _make_rivals() -> None:

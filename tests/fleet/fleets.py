@@ -44,6 +44,7 @@ _SSHD = Path("/etc/ssh/fleet_sshd_config")
 _SSHD_TEXT = f"""\
 HostKey {_HOST_KEY}
 PermitRootLogin prohibit-password
+Subsystem sftp internal-sftp
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PidFile /run/sshd.pid
