@@ -285,7 +285,8 @@ for each in (invite, accept, revoke):
 def remove(given: str | None, name: str, commits: bool) -> None:
     """Forget a machine that is in the inventory no longer: its public keys leave the vars.
 
-    Its addresses stay taken, so that nobody else is mistaken for it. The next update makes the others forget it.
+    The next update makes the others forget it. Its addresses stay taken, so that nobody else is mistaken for it, until
+    `warren vars fix --leftovers --machine MACHINE`.
     """
     from warren.fleet.run import Run
     from warren.inventory.wording import Nearest, quoted
