@@ -26,11 +26,7 @@ def run() -> None:
         made.warren("machines", "install", "--tag", "all")
         made.start_agents(rotation.MACHINES)
         made.warren("machines", "update")
-        for what, machines in (
-            ("a peer's key", ("laptop1",)),
-            ("a controller's key", ("server1",)),
-            ("every key", rotation.MACHINES),
-        ):
+        for what, machines in _KEYS:
             ways = {"usual": _at_once, "by phases": _staged}
             measured = {way: _measure(made, replace, machines) for way, replace in ways.items()}
             print(f"  {what}")

@@ -93,7 +93,9 @@ def test_no_value_that_can_be_read_comes_to_mean_another_one(fleet: Inventory, d
     for each, text in before.texts.items():
         if meaning(each, text) is not None:
             assert meaning(each, after.texts[each]) == meaning(each, text)
-    assert {each.file for each in examine(fleet, after).problems} <= {each.file for each in examine(fleet, before).problems}
+    assert {each.file for each in examine(fleet, after).problems} <= {
+        each.file for each in examine(fleet, before).problems
+    }
 
 
 @given(inventories(), st.data())
