@@ -88,6 +88,15 @@ def test_a_record_without_values_suspects_nobody(folder: Folder) -> None:
     assert compared(folder) == Deployment()
 
 
+def test_values_that_were_not_said_are_not_known_any_more(folder: Folder) -> None:
+    """As of a machine that joined with another key: what it confirmed before is no reason to suspect it."""
+    confirm(folder, "server1", "laptop1", "laptop2")
+    folder.store.write({KEY: OTHER.text})
+    gone = Record(folder.store).acknowledge(LAPTOP1, {VPN: "fetches"})
+    assert [variable.file for variable in gone] == ["plan", "values"]
+    assert compared(folder) == Deployment()
+
+
 def test_an_address_that_was_changed_is_not_deployed_however_it_is_written(folder: Folder) -> None:
     confirm(folder, "server1", "laptop1", "laptop2")
     text = folder.texts[SUFFIX]
@@ -198,6 +207,12 @@ def test_each_state_has_its_exit_code_and_its_list(folder: Folder) -> None:
     assert [error["message"] for error in json.loads(warren(folder, "--json").stdout)["errors"]] == [
         different["reason"]
     ]
+
+
+def test_whom_ssh_does_not_reach_is_not_asked(folder: Folder) -> None:
+    folder.inventory_file.write_text(INVENTORY.replace("laptop1 = {}", "laptop1.deploy.pull = true", 1))
+    said = warren(folder, "--ask", "--machine", "laptop1")
+    assert (said.return_value, said.stderr) == (0, "")
 
 
 def test_only_what_is_asked_for(folder: Folder) -> None:

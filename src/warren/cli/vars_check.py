@@ -81,7 +81,8 @@ def deployment_of(folder: Folder, scope: Scope, parallel: int = 0) -> Deployment
         if every[variable.generator].kind is Kind.KEYS:
             asked[variable.machine] = None
             instances[every[variable.generator].instance] = None
-    targets = [target_of(machine) for name, machine in folder.inventory.machines.items() if name in asked]
+    machines = (machine for name, machine in folder.inventory.machines.items() if name in asked)
+    targets = [target_of(machine) for machine in machines if not machine.deploy.pull]  # ssh does not get there
     return compare(folder, variables, asyncio.run(ask(targets, list(instances), parallel)) if targets else {})
 
 

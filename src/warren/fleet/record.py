@@ -59,15 +59,18 @@ class Record:
         plans: Mapping[InstanceName, Digest],
         values: Mapping[InstanceName, OwnValues] | None = None,
     ) -> list[Variable]:
-        """Note what a machine confirmed; returns what was written."""
+        """Note what a machine confirmed; returns what was written. Values that are not said are not known any more."""
         texts = {plan_variable(machine, instance): digest for instance, digest in plans.items()}
         for instance, own in (values or {}).items():
             variable = plan_variable(machine, instance)._replace(file=VALUES_FILE)
             text = "".join(f"{file} {value}\n" for file, value in sorted(own.items()))
             if text != self._value(variable):  # it seldom is another one
                 texts[variable] = text
+        unknown = [noted_variables(machine, instance)[1] for instance in plans.keys() - (values or {}).keys()]
+        gone = [variable for variable in unknown if self._value(variable)]
         self.store.write(texts)
-        return list(texts)
+        self.store.delete(gone)
+        return [*texts, *gone]
 
     def serial(self, document: Document) -> int | None:
         """Of the newest published document; None: this one is not published."""
