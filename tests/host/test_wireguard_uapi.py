@@ -106,6 +106,15 @@ def test_devices_that_have_nothing() -> None:
     assert only_a_peer == ObservedDevice(None, 0, {FIRST: ObservedPeer(FIRST, frozenset())})
 
 
+def test_the_public_key_follows_the_private_key() -> None:
+    """Derived once for each, and told apart."""
+    keys = [bytes([each]) * 32 for each in (8, 16, 8)]
+    found = [parse_device(f"private_key={key.hex()}\nerrno=0\n\n").public_key for key in keys]
+    assert found == [x25519.public_key(PrivateKey(key)) for key in keys]
+    assert found[0] != found[1]
+    assert not any(key in wireguard_userspace._derived for key in keys)
+
+
 def test_the_private_key_is_not_kept() -> None:
     assert PRIVATE not in repr(parse_device(SPECIFIED))
 

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address
 from itertools import chain
 from pathlib import Path
@@ -123,10 +124,24 @@ def parse_device(text: str) -> ObservedDevice:
         start += count
     private = device.get("private_key", _NO_KEY)
     return ObservedDevice(
-        public_key=None if private == _NO_KEY else x25519.public_key(PrivateKey(bytes.fromhex(private))),
+        public_key=None if private == _NO_KEY else _public_key_of(PrivateKey(bytes.fromhex(private))),
         listen_port=int(device.get("listen_port", 0)),
         peers=peers,
     )
+
+
+_derived: dict[bytes, PublicKey] = {}  # by a hash of the private key, which is not kept
+_MOST_DERIVED = 100
+
+
+def _public_key_of(private_key: PrivateKey) -> PublicKey:
+    """The device's, which tells the private one alone. Deriving it at each look was most of an agent's work at rest."""
+    digest = sha256(private_key.reveal()).digest()
+    if digest not in _derived:
+        if len(_derived) >= _MOST_DERIVED:
+            _derived.clear()
+        _derived[digest] = x25519.public_key(private_key)
+    return _derived[digest]
 
 
 class _States(dict[str, _State]):
