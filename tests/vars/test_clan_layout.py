@@ -249,12 +249,8 @@ Addresses = dict[tuple[str, str], int]
 
 
 @pytest.fixture
-def in_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def in_git(tmp_path: Path, own_settings: None) -> Path:
     """The repository as it was committed."""
-    for name in [name for name in os.environ if name.startswith(("GIT_", "WARREN_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
-    (tmp_path / "gitconfig").write_text("[user]\nname = Ann\nemail = ann@example.com\n")
     folder = tmp_path / "clan"
     folder.mkdir()
     make_repository(folder)

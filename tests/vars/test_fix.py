@@ -1,7 +1,6 @@
 """`warren vars fix` loses nothing: what somebody uses stays, what is doubtful is left, any part of a run is no harm."""
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from hashlib import sha256
@@ -192,12 +191,8 @@ roles.peer.machines = { laptop1 = {}, laptop2 = {} }
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+def folder(tmp_path: Path, own_settings: None) -> Folder:
     """A git repository in which all is well, but that a machine left."""
-    for name in [name for name in os.environ if name.startswith(("GIT_", "WARREN_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
-    (tmp_path / "gitconfig").write_text("[user]\nname = Ann\nemail = ann@example.com\n")
     path = tmp_path / "fleet"
     path.mkdir()
     (path / "warren.toml").write_text(INVENTORY.replace("laptop2 = {}", "laptop2 = {}, old1 = {}"))

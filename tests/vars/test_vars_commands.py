@@ -35,12 +35,10 @@ Warren = Callable[..., Said]
 
 
 @pytest.fixture
-def warren(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Warren:
+def warren(
+    tmp_path: Path, own_settings: None, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Warren:
     """Run a command in a git repository with an inventory."""
-    for name in [name for name in os.environ if name.startswith(("GIT_", "WARREN_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
-    (tmp_path / "gitconfig").write_text("[user]\nname = Ann\nemail = ann@example.com\n")
     (tmp_path / "fleet").mkdir()
     monkeypatch.chdir(tmp_path / "fleet")
     Path("warren.toml").write_text(INVENTORY)
