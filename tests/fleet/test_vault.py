@@ -219,6 +219,9 @@ def test_who_is_revoked_has_nothing_in_the_vault(three: Fleet) -> None:
     assert three.sh(OPERATOR, f"git -C {FOLDER} status --short vars") == ""
     said = warren(three, "vars", "generate", "--regenerate", "--service", KEYS, "--machine", "laptop1")
     assert f"laptop1 {KEYS}/publickey" in said.err
-    warren(three, "machines", "update")
+    said = warren(three, "machines", "update")
+    assert "preshared keys: both ends of 1 pair hold one to come" in said.err
+    assert "no private key" not in said.err
+    assert "without a preshared key" not in said.err
     assert key_on(three, "laptop1") == public_key(three, "laptop1")
     assert three.failing(PAIR) == []

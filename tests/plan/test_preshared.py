@@ -81,6 +81,15 @@ def test_the_maker_keeps_what_its_agent_has_found_to_work() -> None:
         assert settled(found, LAPTOP1, device, held, is_watched=True).preshared[key] == (NEW,)
 
 
+def test_a_maker_whose_own_key_is_another_begins_by_what_the_document_says() -> None:
+    """No session is left by which what is set could be known to work."""
+    key, held = public_key(SERVER1), {SERVER1: (OLD, NEW)}
+    for exchange, first in ((None, NO_PRESHARED_KEY), (Exchange(NEW, former=OLD), NEW)):
+        found = document(exchange)
+        device = replace(has(plan(found, LAPTOP1), SERVER1, OLD), public_key=public_key("before"))
+        assert settled(found, LAPTOP1, device, held, is_watched=True).preshared[key] == (first,)
+
+
 def test_what_the_maker_may_try() -> None:
     held = {SERVER1: (OLD, NEW, STAGED)}
 

@@ -121,6 +121,14 @@ class _Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class _OwnKey:
+    """The key that an interface has, and when it got it, where that was seen. No session outlives the one before."""
+
+    key: PublicKey | None
+    since_unix_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class _Followed:
     """One instance in which there is more than one key to try: for which peers."""
 
@@ -137,6 +145,7 @@ class PresharedWatch:
         self._me = me
         self._followed: dict[InstanceName, _Followed] = {}
         self._turns: dict[PublicKey, _Turn] = {}
+        self._own: dict[InstanceName, _OwnKey] = {}
         self._due_s = float("inf")
         self._commands = PresharedCommands(host, me)
 
@@ -176,10 +185,15 @@ class PresharedWatch:
         device = wireguard.open_device(followed.interface)
         if device is None:
             return
-        peers, now_unix_s, now_s = device.read().peers, time.time(), time.monotonic()
+        observed, now_unix_s, now_s = device.read(), time.time(), time.monotonic()
+        own = self._own.setdefault(name, _OwnKey(observed.public_key))
+        if own.key != observed.public_key:
+            own = self._own[name] = _OwnKey(observed.public_key, now_unix_s - LOOK_S)
         for key, may_be in followed.may_be.items():
-            if (peer := peers.get(key)) is None:
+            if (peer := observed.peers.get(key)) is None:
                 continue
+            if peer.handshake_unix_s < own.since_unix_s:
+                peer = peer._replace(handshake_unix_s=0.0)
             if not preshared.is_overdue(peer, now_unix_s):
                 self._turns.pop(key, None)
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import TypeAlias
 
 from warren.errors import MachineError, UsageError, VarsError
@@ -61,6 +62,17 @@ class Delivery:
                     self._waiting[machine] = keys
             except (VarsError, UsageError) as error:
                 self._say(f"{machine}: its key stays in the vault: {error}")
+
+    async def bring_ahead(self, targets: Collection[Target], parallel: int) -> None:
+        """Bring these machines their keys now. What goes wrong is said when they are visited."""
+        free = asyncio.Semaphore(parallel)
+
+        async def one(target: Target) -> None:
+            async with free:
+                with suppress(MachineError):
+                    await self.bring(target)
+
+        await asyncio.gather(*map(one, targets))
 
     async def bring(self, target: Target) -> None:
         """Bring the machine its keys, if any wait for it; MachineError where it does not take them."""

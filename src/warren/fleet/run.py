@@ -19,7 +19,7 @@ from warren.fleet.keys import ask_for_keys
 from warren.fleet.machine_side import SignedDocument
 from warren.fleet.outdated import Behind, behind, has_expired, is_shut_out
 from warren.fleet.plans import Digest, own_values, wanted
-from warren.fleet.preshare import share
+from warren.fleet.preshare import Shared, share
 from warren.fleet.preshared import (
     Exchanges,
     InMesh,
@@ -314,13 +314,21 @@ class Run:
         todo = [each for each in todo if not any(is_shut_out(self.folder, end, each.instance) for end in each.pair)]
         if not todo:
             return []
-        shared = asyncio.run(share(todo, documents, targets, parallel))
+        shared = asyncio.run(self._share(todo, targets, parallel))
         follows = self.record.acknowledged()
         fresh = {each for each in shared.made if not all((end, each.instance) in follows for end in each.pair)}
         self._store_exchanges(staged(before, shared.made, fresh))
         if shared.made:
             self._say(f"preshared keys: both ends of {number_of_pairs(len(shared.made))} hold one to come")
         return [shared.problems[machine] for machine in sorted(shared.problems)]
+
+    async def _share(self, todo: Collection[InMesh], targets: Mapping[MachineName, Target], parallel: int) -> Shared:
+        """A maker seals with its own key, so that one which comes out of the vault has to be there."""
+        ends = {end for each in todo for end in each.pair}
+        from_vault = [name for name in self.folder.inventory.vault_machines if name in ends]
+        self.delivery.prepare(self.folder, from_vault)
+        await self.delivery.bring_ahead([targets[name] for name in from_vault], parallel)
+        return await share(todo, self.folder.documents, targets, parallel)
 
     def replace_preshared(
         self,

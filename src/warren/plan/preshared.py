@@ -52,13 +52,15 @@ def settled(desired: Desired, document: Document, device: ObservedDevice, held: 
     """With one preshared key for each peer, the one to set now. Peers whose key this machine lost are left out, unless
     the device has it still: without it nobody is let in.
 
-    `is_watched`: an agent tries one after the other (`agent.preshared`), and what it has set is right.
+    `is_watched`: an agent tries one after the other (`agent.preshared`), and what it has set is right, for as long as
+    this machine's own key stays: with another one it has to begin anew anyhow, and the document knows best by what.
     """
     if desired.preshared_command:
         asked = desired.peers.keys() - desired.invited
         return replace(desired, preshared={key: (_as_it_is(device, key),) for key in asked})
     if not desired.preshared and not held:
         return desired
+    is_known = is_watched and device.public_key == desired.public_key
     now: dict[PublicKey, Choices] = {}
     lost: dict[PublicKey, MachineName] = {}
     for key in desired.peers:
@@ -67,7 +69,7 @@ def settled(desired: Desired, document: Document, device: ObservedDevice, held: 
             continue
         has = device.peers[key].preshared if key in device.peers else None
         may_be = candidates(document, desired.machine, other, named, held)
-        target = has if is_watched and has in may_be else named[0]
+        target = has if is_known and has in may_be else named[0]
         if target and target != has and target not in held.get(other, ()):
             lost[key] = other
         now[key] = (target or NO_PRESHARED_KEY,)
