@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.traffic import PORT
-from warren.agent.redundancy import USE_CHECK_S
+from warren.agent.use import CHECK_S
 from warren.names import MachineName
 
 LONG = True  # not among those that run when nobody names one
@@ -225,7 +225,7 @@ class Mesh:
         return found
 
     def _restart_traffic(self) -> None:
-        known_s = 0.0 if self.sender else 2 * USE_CHECK_S  # until agents know that the controller is in use
+        known_s = 0.0 if self.sender else 2 * CHECK_S  # until agents know that the controller is in use
         self.close()
         self.sender = self._exec("laptop1", sys.executable, _TRAFFIC, "send", "laptop2.vpn", str(INTERVAL_MS / 1000))
         self._settle()

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 
 from warren.agent.held import HeldDocuments
-from warren.errors import KernelError, WarrenError
+from warren.agent.use import Use
+from warren.errors import WarrenError
 from warren.host import absence, files, wireguard
 from warren.host.clock import now_s
 from warren.host.machine import Host
@@ -45,11 +46,6 @@ log = logging.getLogger("warren")
 
 EVENTS = Path("/run/warren/events")
 
-USE_CHECK_S = 1.0
-USE_LASTS_S = 5.0  # after the last packet that was not ours
-# What a round of probes and what comes with it may add to a peer's counters in both directions, and what else is small
-# enough to be keepalives, reports and handshakes.
-_ROUND_BYTES, _QUIET_BYTES = 500, 1500
 _RESOLVE_AGAIN_S = 5.0
 _CLOCK_SET_BACK_S = 1.0
 _FOREVER = float("inf")
@@ -77,17 +73,14 @@ class Resolver:
 
 @dataclass(slots=True)
 class _Instance:
-    """One instance. `counters` are of its WireGuard peers, to see whether somebody uses them."""
+    """One instance."""
 
     document: Document
     me: ControllerEntry | PeerEntry
     probes: Probes
     redundancy: Redundancy
     events: tuple[Event, ...]
-    counters: dict[MachineName, int] = field(default_factory=dict)
-    rounds: dict[MachineName, int] = field(default_factory=dict)
-    used_s: dict[MachineName, float] = field(default_factory=dict)
-    use_checked_s: float = 0.0
+    use: Use
     renewals: dict[MachineName, int] = field(default_factory=dict)
 
 
@@ -193,8 +186,8 @@ class ControllerWatch:
     ) -> None:
         probes = Probes(me.interface, signals.PORT)
         begun = redundancy.begin(document, self._me, device, now_s(), draining=is_draining)
-        in_use = dict.fromkeys(document.controllers, now_s())  # until it is known better
-        self._instances[name] = _Instance(document, me, probes, begun, _read_events(name), used_s=in_use)
+        use = Use(me.interface, dict.fromkeys(document.controllers, now_s()))  # until it is known better
+        self._instances[name] = _Instance(document, me, probes, begun, _read_events(name), use)
         for each in probes.sockets:
             self._selector.register(each, selectors.EVENT_READ)
 
@@ -291,7 +284,7 @@ def _device(me: ControllerEntry | PeerEntry) -> ObservedDevice | None:
 
 def _send_round(each: _Instance, controller: MachineName, probes: Iterable[Probe], number: int) -> None:
     entry = each.document.controllers[controller]
-    each.rounds[controller] = each.rounds.get(controller, 0) + 1
+    each.use.sent_round(controller)
     for probe in probes:
         if probe is Probe.ECHO:
             each.probes.send_echo(entry.address, number)
@@ -317,29 +310,8 @@ def _answers(each: _Instance) -> Iterable[Answer]:
 
 
 def _in_use(each: _Instance) -> frozenset[MachineName] | None:
-    """The controllers over which more went, lately, than what we send ourselves; None: it was not looked at again."""
-    at_s = now_s()
-    if isinstance(each.me, ControllerEntry) or at_s - each.use_checked_s < USE_CHECK_S:
-        return None
-    passed_s, each.use_checked_s = at_s - each.use_checked_s, at_s
-    try:
-        device = _device(each.me)
-    except KernelError:
-        return None
-    if device is not None:
-        _count(each, device, passed_s, at_s)
-    return frozenset(name for name, used_s in each.used_s.items() if at_s - used_s < USE_LASTS_S)
-
-
-def _count(each: _Instance, device: ObservedDevice, passed_s: float, at_s: float) -> None:
-    """Note which controllers were used since the last count, `passed_s` ago."""
-    for name, entry in each.document.controllers.items():
-        peers = [device.peers[key] for key in keys_of(entry) if key in device.peers]
-        count = sum(peer.received_bytes + peer.sent_bytes for peer in peers)
-        more = count - each.counters.get(name, count)
-        if more > _QUIET_BYTES * max(1.0, passed_s) + _ROUND_BYTES * each.rounds.pop(name, 0):
-            each.used_s[name] = at_s
-        each.counters[name] = count
+    """None: it was not looked at again. What a controller forwards is its peers' use, and it probes for them."""
+    return None if isinstance(each.me, ControllerEntry) else each.use.look(each.document.controllers, now_s())
 
 
 def _tree(each: _Instance) -> dict[str, object]:

@@ -1,0 +1,86 @@
+"""Which controllers somebody uses: those over which more goes than what this machine sends to watch them.
+
+WireGuard counts it for each of them. At rest the interface's own counters say that there is nothing to ask it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from warren.errors import KernelError
+from warren.host import wireguard
+from warren.host.traffic import Traffic, traffic
+from warren.names import InterfaceName, MachineName
+from warren.network.document import ControllerEntry, keys_of
+from warren.wireguard.device import ObservedDevice
+
+CHECK_S = 1.0
+LASTS_S = 5.0  # after the last packet that was not ours
+# What a round of probes and what comes with it may add to a peer's counters in both directions, what it adds at least,
+# and what else is small enough to be keepalives, reports and handshakes.
+_ROUND_BYTES, _LEAST_ROUND_BYTES, _QUIET_BYTES = 500, 150, 1500
+_ADDED_BYTES = 48  # of a packet, the most that WireGuard adds: 32, and 15 that fill it up
+
+
+@dataclass(slots=True)
+class Use:
+    """Of one interface's controllers. Times are those of `host.clock.now_s`."""
+
+    interface: InterfaceName
+    used_s: dict[MachineName, float]  # when each was seen to be used last
+    checked_s: float = 0.0
+    _rounds: dict[MachineName, int] = field(default_factory=dict)  # of probes, since it was looked at
+    _counts: dict[MachineName, int] | None = None  # of bytes, at that time; None: it was not asked then
+    _traffic: Traffic | None = None
+
+    def sent_round(self, controller: MachineName) -> None:
+        """Note that probes went to it, which are nobody's use."""
+        self._rounds[controller] = self._rounds.get(controller, 0) + 1
+
+    def look(self, controllers: Mapping[MachineName, ControllerEntry], at_s: float) -> frozenset[MachineName] | None:
+        """Those in use; None: it is not time to look again."""
+        passed_s = at_s - self.checked_s
+        if passed_s < CHECK_S:
+            return None
+        self.checked_s = at_s
+        quiet_bytes = _QUIET_BYTES * max(1.0, passed_s)
+        if self._may_be_used(quiet_bytes):
+            try:
+                device = wireguard.open_device(self.interface)
+                counts = _counts(controllers, device.read()) if device is not None else None
+            except KernelError:  # it is just being made or taken away
+                counts = None
+            self.used_s |= dict.fromkeys(self._used(counts or {}, quiet_bytes), at_s)
+            self._counts = counts
+        else:
+            self._counts = None
+        self._rounds.clear()
+        return frozenset(name for name, used_s in self.used_s.items() if at_s - used_s < LASTS_S)
+
+    def _may_be_used(self, quiet_bytes: float) -> bool:
+        """Whether so much went over the interface, seen as if it all were one controller's."""
+        before, self._traffic = self._traffic, traffic(self.interface)
+        if before is None or self._traffic is None:
+            return True
+        most_bytes = self._traffic.bytes - before.bytes + _ADDED_BYTES * (self._traffic.packets - before.packets)
+        return most_bytes > quiet_bytes + _LEAST_ROUND_BYTES * sum(self._rounds.values())
+
+    def _used(self, counts: Mapping[MachineName, int], quiet_bytes: float) -> Iterable[MachineName]:
+        """Those of which more was counted than at the last look; any of them, if nothing was counted then."""
+        if self._counts is None:
+            return counts
+        return [
+            name
+            for name, count in counts.items()
+            if count - self._counts.get(name, count) > quiet_bytes + _ROUND_BYTES * self._rounds.get(name, 0)
+        ]
+
+
+def _counts(controllers: Mapping[MachineName, ControllerEntry], device: ObservedDevice) -> dict[MachineName, int]:
+    """Bytes in both directions."""
+    counts = {}
+    for name, entry in controllers.items():
+        peers = [device.peers[key] for key in keys_of(entry) if key in device.peers]
+        counts[name] = sum(peer.received_bytes + peer.sent_bytes for peer in peers)
+    return counts
