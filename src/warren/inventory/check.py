@@ -32,4 +32,5 @@ def check(tree: schema.Tree, notes: tuple[str, ...], report: Report) -> Inventor
         max_key_age_days=tree.get("meta", {}).get("max_key_age_days"),
         notes=notes,
         recipients=recipients,
+        vault=tree.get("meta", {}).get("vault") or "age",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from warren.names import InstanceName, InterfaceName, MachineName
 from warren.wireguard.endpoint import Endpoint
@@ -85,6 +85,7 @@ class Inventory:
     max_key_age_days: int | None = None  # older keys should be rotated
     notes: tuple[str, ...] = ()
     recipients: tuple[str, ...] = ()  # who can open what is in the vault, as age takes them, without comments
+    vault: Literal["age", "sops"] = "age"  # by what it is encrypted
 
     @property
     def vault_machines(self) -> tuple[MachineName, ...]:

@@ -33,6 +33,7 @@ Moment: TypeAlias = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:
 # What ssh is given: nothing that it would take for an option, nothing that a shell would split.
 SshHost: TypeAlias = Annotated[str, Field(pattern=r"^[^-\s]\S*$")]
 Keys: TypeAlias = Literal["machine", "vault"]
+Vault: TypeAlias = Literal["age", "sops"]
 
 
 _KEYS = (
@@ -53,6 +54,10 @@ class Meta(TypedDict, total=False):
     recipients: Annotated[
         list[str] | None,
         Field(description="Who can open what is in the vault: age1… and ssh-ed25519 or ssh-rsa keys of the operators."),
+    ]
+    vault: Annotated[
+        Vault | None,
+        Field(description="How the vault is kept: `age`, one age file for each key; `sops`, as clan keeps secrets."),
     ]
     icon: Any
     domain: Any

@@ -1,8 +1,9 @@
-"""Private keys in the vars, encrypted with age: which files there are, and what stands in them.
+"""Private keys in the vars, encrypted: which files there are, and what stands in them.
 
 vars/per-machine/<machine>/wireguard-keys-<instance>/
     privatekey/secret.age       the private half of `publickey`: its line of base64, as `age --armor` writes it
-    privatekey/recipients       what an age file does not say: whose key it is, and who can open it
+    privatekey/secret           with meta.vault = "sops" the same, as sops and clan keep it
+    privatekey/recipients       what such a file does not say: whose key it is, and who can open it
     nextprivatekey/…            the private half of `nextkey`; and any key that was made just now, until its public half
                                 is stored: what is there is never overwritten before the new one counts (`settle`)
 """
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from warren.inventory.model import Inventory
 from warren.names import InstanceName, MachineName, is_host_name
 from warren.network.stored import NEXT_KEY_FILE
-from warren.vars import sealing
+from warren.vars import sealing, sops
 from warren.vars.generators import Variable, instance_of, key_variable
 from warren.vars.store import PER_MACHINE, Store
 from warren.wireguard.keys import PrivateKey
@@ -25,7 +26,8 @@ from warren.wireguard.x25519 import public_key
 
 PRIVATE_KEY_FILE = "privatekey"
 NEXT_PRIVATE_KEY_FILE = "nextprivatekey"
-SECRET, RECORD = "secret.age", "recipients"
+SECRETS = {"age": "secret.age", "sops": "secret"}  # by meta.vault
+RECORD = "recipients"
 
 _FILES = (PRIVATE_KEY_FILE, NEXT_PRIVATE_KEY_FILE)
 
@@ -36,7 +38,7 @@ class SealedFile(NamedTuple):
     machine: MachineName
     generator: str
     file: str
-    leaf: str = SECRET
+    leaf: str = SECRETS["age"]
 
     @property
     def path(self) -> str:
@@ -48,8 +50,8 @@ class SealedFile(NamedTuple):
 
     @property
     def both(self) -> tuple[SealedFile, SealedFile]:
-        """The secret, and its record."""
-        return self._replace(leaf=SECRET), self._replace(leaf=RECORD)
+        """The secret that this is, and its record."""
+        return self, self._replace(leaf=RECORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +79,16 @@ class Sealed:
 
 def sealed_texts(key: PrivateKey, place: SealedFile, recipients: Sequence[str]) -> dict[SealedFile, str]:
     """What is to be stored for a secret."""
-    text = sealing.seal(f"{key.reveal_text()}\n".encode(), recipients)
+    seal = sops.seal if place.leaf == SECRETS["sops"] else sealing.seal
+    text = seal(f"{key.reveal_text()}\n".encode(), recipients)
     secret, record = place.both
     return {secret: text, record: Record(public_key(key).text, _digest(text), tuple(sorted(recipients))).text}
 
 
 def sealed_files(machine: MachineName, generator: str) -> list[SealedFile]:
     """All that there may be of one generator."""
-    return [each for file in _FILES for each in SealedFile(machine, generator, file).both]
+    leaves = (*SECRETS.values(), RECORD)
+    return [SealedFile(machine, generator, file, leaf) for file in _FILES for leaf in leaves]
 
 
 def read_sealed(store: Store, machine: MachineName | None = None) -> dict[SealedFile, Sealed]:
@@ -99,10 +103,10 @@ def read_sealed(store: Store, machine: MachineName | None = None) -> dict[Sealed
 
 def places(store: Store, machine: str | None) -> Iterator[SealedFile]:
     root = store.folder / PER_MACHINE
-    for path in sorted(root.glob(f"{machine or '*'}/*/*/{SECRET}")):
-        name, generator, file, _ = path.relative_to(root).parts
+    for path in sorted(each for leaf in SECRETS.values() for each in root.glob(f"{machine or '*'}/*/*/{leaf}")):
+        name, generator, file, leaf = path.relative_to(root).parts
         if is_host_name(name) and instance_of(generator) is not None and file in _FILES:
-            yield SealedFile(MachineName(name), generator, file)
+            yield SealedFile(MachineName(name), generator, file, leaf)
 
 
 def _record(store: Store, place: SealedFile, secret: str) -> Record | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from warren.errors import UsageError, VarsError
+from warren.vars import sops
 
 IDENTITY_VARIABLE = "WARREN_IDENTITY"
 
@@ -57,6 +58,8 @@ class Identities:
     def open(self, text: str) -> bytes:
         import pyrage
 
+        if sops.is_sops(text):
+            return sops.opened(text, self._given or self._own_of_warren())
         identities = self._identities()
         try:
             if identities:
@@ -84,6 +87,11 @@ class Identities:
         if self._loaded is None:
             self._loaded = list(self._named(self._given) if self._given else self._usual())
         return self._loaded
+
+    def _own_of_warren(self) -> str | None:
+        """The one that no other program looks for."""
+        path = Path.home() / _USUAL[0]
+        return str(path) if path.exists() else None
 
     def _named(self, given: str) -> Iterator[Any]:
         path = Path(given).expanduser()

@@ -22,11 +22,11 @@ from warren.vars.host_keys import host_key_variable
 from warren.vars.sealed import (
     NEXT_PRIVATE_KEY_FILE,
     PRIVATE_KEY_FILE,
+    SECRETS,
     Record,
     Sealed,
     SealedFile,
     anew,
-    places,
     read_sealed,
     sealed_files,
     sealed_texts,
@@ -46,6 +46,7 @@ class Vault:
         self.store = store
         self.written: list[SealedFile | Variable] = []
         self.host_keys = dict(host_keys)
+        self.leaf = SECRETS[inventory.vault]
         self._operators = inventory.recipients
 
     def taken_written(self) -> list[SealedFile | Variable]:
@@ -66,63 +67,79 @@ class Vault:
         own = self.host_keys.get(machine)
         return (*self._operators, *([canonical_recipient(own)] if own else []))
 
+    def read(self, machine: MachineName | None = None) -> dict[SealedFile, Sealed]:
+        """Every secret that there is, of one machine or of all. What clan keeps with sops is its own, unless the
+        inventory says that it is ours as well."""
+        found = read_sealed(self.store, machine)
+        ours = {self.leaf, SECRETS["age"]}
+        return {place: sealed for place, sealed in found.items() if place.leaf in ours or sealed.record is not None}
+
     def make(self, variable: Variable, texts: Mapping[Variable, str]) -> PublicKey:
         """A new key, stored as what `variable` says: `publickey` or `nextkey`. `texts`: what is stored now."""
         without_core_dumps()
-        place = SealedFile(variable.machine, variable.generator, NEXT_PRIVATE_KEY_FILE)
-        self._refuse_overwriting(place, texts)
+        place = SealedFile(variable.machine, variable.generator, NEXT_PRIVATE_KEY_FILE, self.leaf)
+        former = self._refuse_overwriting(place, texts)
         key = PrivateKey(secrets.token_bytes(KEY_BYTES))
         public = public_key(key)
         sealed = sealed_texts(key, place, self.recipients(variable.machine))
         in_order: dict[SealedFile | Variable, str] = dict(sealed.items())  # should it be killed in the middle
         self.store.write(in_order | {variable: public.text})
         self.written += sealed
+        self._remove_files([each for each in former if each != place])
         return public
 
-    def _refuse_overwriting(self, place: SealedFile, texts: Mapping[Variable, str]) -> None:
-        """What waits there may be the only copy of a key that is in use, as long as nothing says otherwise."""
-        found = read_sealed(self.store, place.machine)
-        there, first = found.get(place), found.get(place._replace(file=PRIVATE_KEY_FILE))
+    def _refuse_overwriting(self, place: SealedFile, texts: Mapping[Variable, str]) -> list[SealedFile]:
+        """What waits there may be the only copy of a key that is in use, as long as nothing says otherwise.
+
+        Returns what may be overwritten.
+        """
+        found = self.read(place.machine)
+        there, first = _at(found, place), _at(found, place._replace(file=PRIVATE_KEY_FILE))
         in_use = texts.get(Variable(place.machine, place.generator, PUBLIC_KEY_FILE))
-        if there is None or there.record is not None or in_use is None:
-            return
-        if first is None or first.record is None or first.record.key != in_use:
+        is_unknown = in_use is not None and any(each.record is None for each in there)
+        if is_unknown and not any(each.record is not None and each.record.key == in_use for each in first):
             raise VarsError("it is not known which key this is", where=place.path, mend="warren vars reseal")
+        return [each.place for each in there]
 
     def settle(self, texts: Mapping[Variable, str], machine: MachineName | None = None) -> None:
         """Put each key whose public half counts by now into the place of the one before."""
-        for place, sealed in read_sealed(self.store, machine).items():
+        for place, sealed in self.read(machine).items():
             public = Variable(place.machine, place.generator, PUBLIC_KEY_FILE)
             if place.file == NEXT_PRIVATE_KEY_FILE and sealed.record and sealed.record.key == texts.get(public):
                 self._promote(place, sealed.text, sealed.record)
 
     def _promote(self, place: SealedFile, text: str, record: Record) -> None:
         secret, note = place._replace(file=PRIVATE_KEY_FILE).both
+        former = [each.place for each in _at(self.read(place.machine), secret) if each.place != secret]
         self.store.write({secret: text, note: record.text})
         self.remove([place])
         self.written += [secret, note]
+        self._remove_files(former)
 
     def remove(self, places: Sequence[SealedFile]) -> None:
         """Secrets that nobody needs any more, and what is beside them."""
-        files = [each for place in places for each in place.both]
+        self._remove_files([each for place in places for each in place.both])
+
+    def _remove_files(self, files: Sequence[SealedFile]) -> None:
         self.store.delete(files)
         self.written += files
 
     def of(self, machine: MachineName, generator: str | None = None) -> list[SealedFile]:
         """The machine's secrets, of one generator or of all."""
-        return [place for place in places(self.store, machine) if generator in (None, place.generator)]
+        return [place for place in self.read(machine) if generator in (None, place.generator)]
 
     def keeps(self, variable: Variable) -> bool:
         """Whether there is any secret of the value's generator. A quick look, for fleets of which few have one."""
         files = sealed_files(variable.machine, variable.generator)
-        return any((self.store.folder / each.path).exists() for each in files)
+        is_any = any((self.store.folder / each.path).exists() for each in files)
+        return is_any and bool(self.of(variable.machine, variable.generator))
 
     def has(self, variable: Variable, text: str) -> bool:
         """Whether the private half of what `variable` has is here, as far as records say."""
         return bool(self._candidates(variable, text))
 
     def _candidates(self, variable: Variable, text: str) -> list[Sealed]:
-        found = [each for each in read_sealed(self.store, variable.machine).values() if _is_of(each, variable)]
+        found = [each for each in self.read(variable.machine).values() if _is_of(each, variable)]
         with_record = [each for each in found if each.record is not None and each.record.key == text]
         return with_record or [each for each in found if each.record is None]
 
@@ -145,19 +162,23 @@ class Vault:
         self.settle(texts)
         texts_anew: dict[SealedFile, str] = {}
         lost: dict[SealedFile, set[str]] = {}
+        former: list[SealedFile] = []
         problems = []
-        for place, sealed in read_sealed(self.store).items():
+        for place, sealed in self.read().items():
             wanted = self.recipients(place.machine)
-            if sealed.record is not None and set(sealed.record.recipients) == set(wanted):
+            is_as_wanted = sealed.record is not None and set(sealed.record.recipients) == set(wanted)
+            if is_as_wanted and place.leaf == self.leaf:
                 continue
             try:
-                texts_anew |= sealed_texts(_opened(sealed, identities), place, wanted)
+                texts_anew |= sealed_texts(_opened(sealed, identities), place._replace(leaf=self.leaf), wanted)
             except VarsError as error:
                 problems.append(error)
                 continue
             lost[place] = set(sealed.record.recipients if sealed.record else ()) - set(wanted)
+            former += [place] if place.leaf != self.leaf else []
         self.store.write(texts_anew)
         self.written += texts_anew
+        self._remove_files(former)
         self.settle(texts)  # what no record told before
         return Resealed(lost, tuple(problems))
 
@@ -185,6 +206,11 @@ def without_core_dumps() -> None:
     """From here on this process may have a key in its memory."""
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def _at(found: Mapping[SealedFile, Sealed], place: SealedFile) -> list[Sealed]:
+    """What is there, whatever it is encrypted by."""
+    return [sealed for other, sealed in found.items() if other._replace(leaf=place.leaf) == place]
 
 
 def _is_of(sealed: Sealed, variable: Variable) -> bool:

@@ -10,7 +10,7 @@ from warren.inventory.model import Inventory
 from warren.inventory.recipients import canonical_recipient
 from warren.names import MachineName
 from warren.vars.generators import Variable
-from warren.vars.sealed import PRIVATE_KEY_FILE, RECORD, Sealed, SealedFile, anew, read_sealed, vault_variables
+from warren.vars.sealed import PRIVATE_KEY_FILE, RECORD, Sealed, SealedFile, anew, vault_variables
 from warren.vars.vault import Vault
 
 _Found: TypeAlias = tuple[str, str, str]  # file, what is wrong, how to mend it
@@ -22,7 +22,7 @@ def vault_problems(inventory: Inventory, texts: Mapping[Variable, str], vault: V
     if not inventory.vault_machines:
         return ()
     try:
-        found = read_sealed(vault.store)
+        found = vault.read()
     except VarsError as error:
         return (Problem(error.where, 0, 0, error.what, error.mend),)
     by_owner: dict[_Owner, list[Sealed]] = {}
@@ -59,6 +59,7 @@ def _wrong(vault: Vault, place: SealedFile, sealed: Sealed, counting: Sequence[s
         parts = [
             *(f"cannot be opened by {shown_recipient(one, vault, place.machine)} yet" for one in sorted(wanted - can)),
             *(f"can still be opened by {shown_recipient(one, vault, place.machine)}" for one in sorted(can - wanted)),
+            *((f"is kept as {place.leaf}, and shall be as {vault.leaf}",) if place.leaf != vault.leaf else ()),
         ]
         if parts:
             yield place.path, "; ".join(parts), "warren vars reseal"
