@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -269,3 +270,37 @@ def test_uninstall_leaves_nothing_behind(machines: Fleet) -> None:
     machines.warren("machines", "uninstall", "laptop1")
     assert machines.sh("laptop1", EVERYTHING) == machines.sh(OPERATOR, "cat /root/before")
     machines.warren("machines", "install", "laptop1")
+
+
+def test_one_with_nothing_but_the_archive_joins_and_fetches_from_then_on(machines: Fleet) -> None:
+    """Nobody can log in to it, and nobody starts anything there but `join`."""
+    machines.warren("machines", "uninstall", "laptop1")
+    machines.sh("laptop1", "systemctl disable --now fleet-sshd")
+    try:
+        pulls = inventory().replace("laptop1 = {}", "laptop1.deploy.pull = true")
+        machines.write(f"{FOLDER}/warren.toml", pulls)
+        archive = machines.sh("laptop2", "base64 /usr/local/lib/warren/warren.pyz")
+        machines.write("/root/archive", archive, "laptop1")
+        invited = machines.warren("machines", "invite", "laptop1", "--json").out
+        machines.write("/root/line", json.loads(invited)["invitations"]["laptop1"]["line"], "laptop1", 0o600)
+        join = "base64 -d archive > warren.pyz; python3 warren.pyz join - < line; echo $? > joined"
+        machines.spawn("laptop1", ["sh", "-c", f"cd /root; {join}"], "/var/log/join.log")
+        wait_until(
+            lambda: "waits for the operator" in machines.sh("laptop1", "cat /var/log/join.log"), SOON_S, "the key"
+        )
+        machines.warren("machines", "accept", "laptop1")
+        wait_until(lambda: machines.on("laptop1", "cat", "/root/joined", code=None).out == "0\n", SOON_S, "the end")
+        assert 'is "laptop1" in "vpn"' in machines.sh("laptop1", "cat /var/log/join.log")
+        assert machines.sh("laptop1", "systemctl is-active warren; systemctl is-enabled warren") == "active\nenabled\n"
+        wait_until(lambda: is_well(machines, "laptop1"), SOON_S, "the agent's word")
+
+        machines.reboot("laptop1")
+        assert machines.failing(all_pairs(MACHINES)) == []
+        machines.write(f"{FOLDER}/warren.toml", pulls.replace("1420", "1300"))
+        said = machines.warren("machines", "update", "--json")
+        assert json.loads(said.out)["machines"]["laptop1"]["state"] == "done", said
+        assert mtu(machines, "laptop1") == 1300
+        assert timers(machines, "laptop1") == [], "it confirmed that itself"
+        assert machines.sh("laptop1", "systemctl --failed --no-legend; ls /sys/class/net") == "eth0\nlo\nvpn\n"
+    finally:
+        machines.sh("laptop1", "systemctl enable --now fleet-sshd")
