@@ -288,6 +288,27 @@ class TestSessions:
             assert after.handshake_unix_s == before.handshake_unix_s > 0
             assert after.allowed_ips == change.allowed_ips
 
+    def test_preshared_keys_come_change_and_go_within_the_session(self, new_device: NewDevice) -> None:
+        """One end after the other, as an update does it; the handshakes after that have them."""
+        with Namespace() as left, Namespace() as right:
+            own, other = _mesh(left, right, new_device)
+            _ping(left)
+            before = left.run(_read_peer, other)
+
+            for key in (PresharedKey(os.urandom(32)), PresharedKey(os.urandom(32)), NO_KEY):
+                right.run(_set_peers, [PeerChange(own, preshared_key=key)])
+                _ping(left)  # though the ends have different ones
+                left.run(_set_peers, [PeerChange(other, preshared_key=key)])
+                within = left.run(_read_peer, other)
+                assert within.handshake_unix_s == before.handshake_unix_s > 0
+                assert within.received_bytes > before.received_bytes
+                assert within.preshared == right.run(_read_peer, own).preshared == fingerprint(key.reveal())
+
+                change = PeerChange(other, True, networks("fd28::2/128"), where("fd99::2"), preshared_key=key)
+                left.run(_set_peers, [change], [other])
+                _ping(left)  # by a handshake that has it
+                before = left.run(_read_peer, other)
+
     def test_removed_and_added_in_one_call_it_starts_anew(self, new_device: NewDevice) -> None:
         with Namespace() as left, Namespace() as right:
             _, other = _mesh(left, right, new_device)
