@@ -49,10 +49,8 @@ def test_a_revoked_machine_is_shut_out_by_all_and_comes_back_with_a_new_key_alon
     five.sh(OPERATOR, "git checkout -q -- vars && git clean -qfd vars")
 
     # ... and it comes back with another one.
-    five.sh("laptop2", "warren down vpn")
-    five.on("laptop2", "warren", "machine", "keygen", "vpn", "--replace")
-    new = five.sh("laptop2", "wg pubkey < /var/lib/warren/vpn/private.key").strip()
-    five.warren("vars", "set", "laptop2", f"{KEYS}/publickey", new)
+    five.warren("vars", "generate", "--regenerate", "--machine", "laptop2")
+    assert public_key(five, "laptop2") == five.sh("laptop2", "wg pubkey < /var/lib/warren/vpn/private.key").strip()
     five.warren("machines", "update")
     assert five.failing([("laptop2", "laptop1"), ("laptop1", "laptop2")]) == []
     assert public_key(five, "laptop2", "revoked") == stolen

@@ -325,6 +325,34 @@ def test_of_a_machine_that_follows_a_document_the_next_key_is_staged(tmp_path: P
     assert (findings.problems, findings.missing, findings.leftovers) == ((), (), ())
 
 
+@pytest.mark.parametrize("waiting", [NEXT, FORMER])
+def test_what_was_staged_goes_with_the_key_that_is_replaced_at_once(store: Store, waiting: Variable) -> None:
+    """Its machine has it no longer: an update would have the machine switch to a key that nobody has."""
+    texts = {**everything(VPN), waiting: public_key("waiting").text}
+    store.write(texts)
+    found = work(VPN, texts, Selection(frozenset({KEY.generator}), frozenset({LAPTOP1}), regenerate=True))
+    assert carry_out(found, store, [Machines()], lambda *_: None) == ()
+    stored = store.read().texts
+    assert stored[KEY] not in (texts[KEY], texts[waiting])
+    assert waiting not in stored
+
+
+@pytest.mark.parametrize("text", ["half", "<<<<<<< HEAD\n=======\n>>>>>>> theirs", ""])
+def test_no_key_is_staged_after_a_text_that_is_none(text: str) -> None:
+    with pytest.raises(VarsError, match="warren vars fix puts back what laptop1 confirmed"):
+        work(
+            VPN,
+            {**everything(VPN), KEY: text},
+            Selection(frozenset({KEY.generator}), frozenset({LAPTOP1}), True, FOLLOWS),
+        )
+
+
+def test_spaces_behind_a_key_are_no_rotation() -> None:
+    texts = {**everything(VPN), KEY: f"{everything(VPN)[KEY]} \r"}
+    found = work(VPN, texts, Selection(frozenset({KEY.generator}), frozenset({LAPTOP1}), True, FOLLOWS))
+    assert [request.variable for request in found.keys] == [NEXT]
+
+
 def test_a_key_whose_former_one_still_holds_is_not_rotated_again() -> None:
     texts = {**everything(VPN), FORMER: public_key("former").text}
     with pytest.raises(UsageError, match="is being rotated already"):

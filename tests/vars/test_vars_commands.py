@@ -13,6 +13,10 @@ import pytest
 from namespaces import in_namespace, sh
 from strategies import public_key
 from warren.cli import main
+from warren.fleet.run import Run
+from warren.names import InstanceName, MachineName
+from warren.vars.generators import key_variable
+from warren.workspace.folder import open_folder
 
 INVENTORY = """
 [instances.vpn]
@@ -339,3 +343,48 @@ def _generate_twice(folder: str) -> list[Said]:
     command = (sys.executable, "-c", program, "vars", "generate", "--here", "laptop1")
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     return [Said(process.wait(), *map(str, process.communicate())) for process in running]
+
+
+def test_a_key_that_is_set_takes_the_place_of_what_was_staged(warren: Warren) -> None:
+    warren("vars", "set", "laptop1", f"{KEYS}/publickey", public_key("old").text)
+    staged = value("laptop1", KEYS, "nextkey")
+    staged.parent.mkdir()
+    staged.write_text(public_key("next").text)
+    subprocess.run(("git", "add", "vars"), check=True)
+    assert warren("vars", "set", "laptop1", f"{KEYS}/publickey", public_key("new").text).code == 0
+    assert not staged.exists()
+    assert subprocess.run(("git", "status", "--short", "vars"), capture_output=True, check=True).stdout == b""
+
+
+def test_revoking_what_a_merge_left_revokes_both_keys(warren: Warren) -> None:
+    keys = [public_key(name).text for name in ("ours", "theirs")]
+    warren("vars", "set", "laptop1", f"{KEYS}/publickey", keys[0])
+    place = value("laptop1", KEYS, "publickey")
+    place.write_text("<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> theirs\n".format(*keys))
+    assert warren("machines", "revoke", "laptop1").code == 0
+    assert sorted(value("laptop1", KEYS, "revoked").read_text().split()) == sorted(keys)
+    assert not place.exists()
+
+
+def test_of_half_a_key_nothing_is_revoked(warren: Warren) -> None:
+    place = value("laptop1", KEYS, "publickey")
+    place.parent.mkdir(parents=True)
+    place.write_text("p4n/dk8jLs9q")
+    said = warren("machines", "revoke", "laptop1")
+    assert (said.code, "nothing is revoked" in said.err) == (1, True)
+    assert place.read_text() == "p4n/dk8jLs9q"
+
+
+def test_rotate_says_whose_old_keys_stay(warren: Warren) -> None:
+    warren("vars", "set", "laptop1", f"{KEYS}/publickey", public_key("old").text)
+    said = warren("vars", "rotate", "--all")
+    assert (said.code, said.err) == (0, "vpn: laptop1 left as it is: no published document is followed there\n")
+
+
+def test_who_waited_for_another_run_goes_by_what_that_one_left(warren: Warren) -> None:
+    warren("vars", "generate")
+    run = Run(open_folder(Path("warren.toml")), lambda _: None)
+    before = dict(run.folder.texts)
+    warren("vars", "set", "laptop1", f"{KEYS}/publickey", public_key("new").text)
+    with run.locked("remove", commits=False):
+        assert run.folder.texts.keys() - before.keys() == {key_variable(MachineName("laptop1"), InstanceName("vpn"))}

@@ -48,14 +48,19 @@ def rotate(given: str | None, machines: tuple[str, ...], age: str | None, everyt
         raise UsageError("older than what?", mend="warren vars rotate --older-than 90d, or set meta.max_key_age_days")
     follows = follows_of(folder)
     code = 0
-    chosen = too_old(folder, time.time(), limit_s)
-    for instance, old in chosen.items():
-        names = [name for name in old if (name, instance) in follows and (not machines or name in machines)]
+    found = {
+        instance: [name for name in old if not machines or name in machines]
+        for instance, old in too_old(folder, time.time(), limit_s).items()
+    }
+    for instance, old in found.items():
+        names = [name for name in old if (name, instance) in follows]
+        if left := [name for name in old if name not in names]:
+            click.echo(f"{instance}: {listed(left)} left as it is: no published document is followed there", err=True)
         if names:
             click.echo(f"{instance}: {listed(names)}", err=True)
             selection = Selection(frozenset({keys_generator(instance)}), frozenset(names), True, follows)
             code = generate_selected(open_folder(folder.inventory_file), selection, [], commits) or code
-    if not chosen:
+    if not any(found.values()):
         click.echo("no key is that old", err=True)
     return code
 

@@ -27,7 +27,17 @@ from warren.network.stored import NEXT_KEY_FILE, preshared_generator
 from warren.render.columns import columns
 from warren.vars.check import Scope, accepted
 from warren.vars.generate import Failure, KeyRequest, Selection, Work, carry_out, work
-from warren.vars.generators import Variable, by_hand, generators, is_stale, paths_of, same_value, shortened, validations
+from warren.vars.generators import (
+    Variable,
+    by_hand,
+    generators,
+    is_stale,
+    overtaken,
+    paths_of,
+    same_value,
+    shortened,
+    validations,
+)
 from warren.vars.reach import Reach
 from warren.vars.sealed import SealedFile
 from warren.wireguard.keys import PublicKey
@@ -264,6 +274,7 @@ def set_value(given: str | None, machine: str, value: str, text: str | None, com
             click.echo(f"{variable} is that already", err=True)
             return
         hashes = validations(generator, variable.machine) if generator else {}
+        folder.store.delete(overtaken(variable, folder.texts))
         folder.store.write({**hashes, variable: stored})
         click.echo(f"{variable} {shortened(variable, stored)}", err=True)
         if commits:
@@ -321,7 +332,8 @@ def commit_written(folder: Folder, verb: str, written: Sequence[Variable | Seale
     if not written:
         return
     message = message_for(verb, [(variable.generator, variable.machine) for variable in written])
-    done = commit(folder.path, paths_of(written), message)
+    gone = [gone for each in written if isinstance(each, Variable) for gone in overtaken(each, folder.readable)]
+    done = commit(folder.path, paths_of([*written, *gone]), message)
     if done.id:
         click.echo(f"git commit {done.id}: {message}", err=True)
     if done.note:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from warren.errors import UsageError, VarsError
@@ -46,7 +46,7 @@ from warren.names import InstanceName, MachineName
 from warren.network.document import Document, encode, keys_text, parse_keys
 from warren.network.stored import KEY_FILES, REVOKED_FILE
 from warren.vars.generate import Failure, Selection, carry_out, work
-from warren.vars.generators import SharedVariable, Variable, instance_of, paths_of, shortened
+from warren.vars.generators import SharedVariable, Variable, instance_of, overtaken, paths_of, shortened
 from warren.vars.sealed import SealedFile
 from warren.vars.sealing import Identities
 from warren.vars.vault_check import shown_recipient
@@ -88,6 +88,8 @@ class Run:
     def locked(self, verb: str, *, commits: bool) -> Iterator[None]:
         """Nobody else changes the vars meanwhile; what this run wrote is committed at its end. `verb`: what it does."""
         with self.folder.store.lock(lambda: self._say("another warren is at work in this folder; waiting for it")):
+            if "_reading" in vars(self.folder):  # who was in before may have changed what was read
+                self._reopen()
             try:
                 yield
             finally:  # after an interruption too: what is stored is committed
@@ -390,7 +392,7 @@ class Run:
         by_generator: dict[str, set[PublicKey]] = {}
         for variable in texts:
             if variable.machine == machine and variable.file in KEY_FILES:
-                by_generator.setdefault(variable.generator, set()).add(PublicKey.parse(texts[variable]))
+                by_generator.setdefault(variable.generator, set()).update(self._keys_in(variable))
         lists: dict[Variable, str] = {}
         for generator, revoked in by_generator.items():
             variable = Variable(machine, generator, REVOKED_FILE)
@@ -399,6 +401,20 @@ class Run:
         self._written += lists
         self.forget_keys(machine)
         return sorted(found for generator in by_generator if (found := instance_of(generator)))
+
+    def _keys_in(self, variable: Variable) -> set[PublicKey]:
+        """All that the text has, which a merge may have left with two; VarsError where it has none."""
+        found = set()
+        for word in (text := self.folder.texts[variable]).split():
+            with suppress(ValueError):
+                found.add(PublicKey.parse(word))
+        if not found:
+            raise VarsError(
+                f"no key is in this ({len(text)} characters), and nothing is revoked",
+                where=variable.path,
+                mend=f"put back the key that the machine had: git log -p -- {variable.path}",
+            )
+        return found
 
     def _sign(
         self, documents: Mapping[InstanceName, Document], todo: Mapping[MachineName, Errand], key: SigningKey,
@@ -416,7 +432,7 @@ class Run:
         return signed
 
     def _stored(self, variable: Variable, text: str) -> None:
-        self._written.append(variable)
+        self._written += (variable, *overtaken(variable, self.folder.texts))
         self._say(f"{variable} {shortened(variable, text)}")
 
     def _commit(self, verb: str) -> None:

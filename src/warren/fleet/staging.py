@@ -11,6 +11,7 @@ from warren.fleet.record import Record
 from warren.fleet.rollout import PARALLEL
 from warren.fleet.ssh import target_of
 from warren.names import InstanceName, MachineName
+from warren.vars.check import is_revoked
 from warren.vars.generate import Work
 from warren.vars.reach import Reach
 from warren.workspace.folder import Folder
@@ -38,12 +39,14 @@ def learn_host_keys(folder: Folder, work: Work, reaches: Sequence[Reach], say: C
 
 
 def over_ssh(folder: Folder, work: Work, reaches: Sequence[Reach]) -> Asked:
-    """The answers of machines that follow a document and to which there is no other way."""
+    """The answers of machines that follow a document, or did until they were revoked, and to which there is no other
+    way."""
     follows = {machine for machine, _ in follows_of(folder)}
     requests = [
         request
         for request in work.keys
-        if request.variable.machine in follows and not any(each.reaches(request.variable.machine) for each in reaches)
+        if (request.variable.machine in follows or is_revoked(folder.texts, request.variable))
+        and not any(each.reaches(request.variable.machine) for each in reaches)
     ]
     targets = {each.variable.machine: target_of(folder.inventory.machines[each.variable.machine]) for each in requests}
     return asyncio.run(ask_for_keys(requests, targets, PARALLEL))

@@ -24,6 +24,7 @@ from warren.vars.generators import (
     generators,
     is_stale,
     leftovers,
+    overtaken,
     same_value,
     stored_by_instance,
     validations,
@@ -126,8 +127,14 @@ def _key_request(
     follows = (variable.machine, generator.instance) in selection.follows
     if not (selection.regenerate and follows and variable in texts):
         return KeyRequest(variable, generator.instance, selection.regenerate)
+    if not same_value(variable, texts[variable], texts[variable].strip()):
+        raise VarsError(
+            "this is no key, so that none can come after it",
+            where=variable.path,
+            mend=f"warren vars fix puts back what {variable.machine} confirmed last; or git log -- {variable.path}",
+        )
     former = texts.get(variable._replace(file=FORMER_KEY_FILE), texts[variable])
-    if not same_value(variable, former, texts[variable]):
+    if not same_value(variable, former, texts[variable].strip()):
         raise UsageError(
             f"the key of machine {quoted(variable.machine)} is being rotated already, and others accept the former one",
             where=generator.name,
@@ -242,6 +249,7 @@ def carry_out(
         if owner != variable.machine:
             failures.append(Failure(variable, _cloned(variable, owner)))
         elif not same_value(variable, todo.stored.get(variable), text):
+            store.delete(overtaken(variable, todo.stored))  # its machine has them no longer
             store.write({variable: text})
             done(variable, text)
     return tuple(failures)
@@ -268,10 +276,9 @@ def _make_here(todo: Work, vault: Vault, done: Callable[[Variable, str], None]) 
 
 def _put_in_use(vault: Vault, variable: Variable, key: PublicKey, stored: Mapping[Variable, str]) -> None:
     """A key that replaces another one at once, and what was staged."""
-    staged = variable._replace(file=NEXT_KEY_FILE)
-    if staged in stored:
-        vault.store.delete([staged])
-        vault.written.append(staged)
+    gone = overtaken(variable, stored)
+    vault.store.delete(gone)
+    vault.written += gone
     vault.settle({variable: key.text}, variable.machine)
 
 

@@ -149,6 +149,14 @@ def generators(inventory: Inventory) -> dict[str, Generator]:
     return in_order(make(each) for each in inventory.instances.values() for make in (_network, _keys))
 
 
+def overtaken(variable: Variable, stored: Iterable[Variable]) -> tuple[Variable, ...]:
+    """What a public key that was not staged makes void: the keys that were to come after, or before, another one."""
+    if variable.file != PUBLIC_KEY_FILE:
+        return ()
+    others = (variable._replace(file=file) for file in (NEXT_KEY_FILE, FORMER_KEY_FILE))
+    return tuple(sorted(set(others) & set(stored)))
+
+
 def in_order(every: Iterable[Generator]) -> dict[str, Generator]:
     """By their names, each after those that it depends on; else as they come."""
     named = {generator.name: generator for generator in every}
