@@ -388,3 +388,16 @@ def test_who_waited_for_another_run_goes_by_what_that_one_left(warren: Warren) -
     warren("vars", "set", "laptop1", f"{KEYS}/publickey", public_key("new").text)
     with run.locked("remove", commits=False):
         assert run.folder.texts.keys() - before.keys() == {key_variable(MachineName("laptop1"), InstanceName("vpn"))}
+
+
+def test_revoking_withdraws_an_invitation_that_is_open(warren: Warren) -> None:
+    """The line is on the stolen machine."""
+    warren("vars", "generate")
+    line = value("laptop1", KEYS, "invitations")
+    line.parent.mkdir(parents=True)
+    line.write_text(f"{public_key('one-time').text} 4102444800 open\n")
+    for _ in range(2):
+        said = warren("machines", "revoke", "laptop1")
+        assert line.read_text() == f"{public_key('one-time').text} 4102444800 withdrawn\n"
+    assert said.code == 2
+    assert commits()[0] == f"vars: revoke {KEYS} for laptop1"

@@ -6,7 +6,8 @@ import asyncio
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from warren.errors import MachineError, UsageError
@@ -15,7 +16,7 @@ from warren.fleet.ssh import Target, target_of
 from warren.inventory.wording import Nearest, listed, quoted
 from warren.names import InstanceName, MachineName
 from warren.network.document import Document
-from warren.network.invitations import KEPT_S, OPEN, USED, WITHDRAWN, Invitation, invitations_text
+from warren.network.invitations import KEPT_S, OPEN, USED, WITHDRAWN, Invitation, invitations_text, parse_invitations
 from warren.network.stored import INVITATIONS_FILE, PUBLIC_KEY_FILE, keys_generator
 from warren.plan.joining import Guestbook, HandIn
 from warren.plan.line import Line, Way
@@ -116,6 +117,19 @@ def withdrawn(folder: Folder, machine: MachineName, instance: InstanceName) -> d
         for each in stored(folder, machine, instance)
     ]
     return {_variable(machine, instance): invitations_text(closed)} if closed else {}
+
+
+def withdrawn_open(texts: Mapping[Variable, str], machine: MachineName) -> dict[Variable, str]:
+    """What is to be stored so that none of the machine's invitations is open. Broken texts are left for `check`."""
+    found = {}
+    for variable, text in texts.items():
+        if variable.machine == machine and variable.file == INVITATIONS_FILE:
+            with suppress(ValueError):
+                every = parse_invitations(machine, text)
+                closed = [replace(each, closed=each.closed or WITHDRAWN) for each in every]
+                if closed != list(every):
+                    found[variable] = invitations_text(closed)
+    return found
 
 
 def _variable(machine: MachineName, instance: InstanceName) -> Variable:

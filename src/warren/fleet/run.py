@@ -15,6 +15,7 @@ from warren.fleet import heard
 from warren.fleet.delivery import Delivery
 from warren.fleet.heard import Pair
 from warren.fleet.host_keys import ask_host_keys
+from warren.fleet.invite import withdrawn_open
 from warren.fleet.keys import ask_for_keys
 from warren.fleet.machine_side import SignedDocument
 from warren.fleet.outdated import Behind, behind, has_expired, is_shut_out
@@ -385,6 +386,12 @@ class Run:
         self.folder.vault.remove(self.folder.vault.of(machine))
         self._reopen()
         return bool(variables)
+
+    def withdraw_invitations(self, machine: MachineName) -> list[InstanceName]:
+        """Those that are open: by one of them, whoever has the line could come again. The instances."""
+        texts = withdrawn_open(self.folder.texts, machine)
+        self.keep(texts)
+        return sorted(found for each in texts if (found := instance_of(each.generator)))
 
     def revoke(self, machine: MachineName) -> list[InstanceName]:
         """Put every key of the machine on the list of its instance, and take it out of the vars; the instances."""
