@@ -25,6 +25,7 @@ roles.controller.machines.server1.settings.endpoint = "vpn1.example.com"
 roles.peer.machines.laptop1 = {}
 roles.peer.machines.laptop2 = {}
 """
+MERGED = "<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> theirs\n"
 KEYS = "wireguard-keys-vpn"
 NETWORK = "wireguard-network-vpn"
 
@@ -277,6 +278,15 @@ def test_the_inventory_may_be_elsewhere(warren: Warren, tmp_path: Path, monkeypa
     assert said.err.startswith(f"fleet/vars/per-machine/laptop1/{NETWORK}/suffix/value: ")
 
 
+@pytest.mark.parametrize("words", [("list",), ("get", "laptop1", f"{NETWORK}/suffix")])
+@pytest.mark.parametrize("mistyped", ["waren.toml", "../fleet"])
+def test_with_an_inventory_that_is_none_nothing_is_shown(warren: Warren, mistyped: str, words: tuple[str, ...]) -> None:
+    warren("vars", "generate")
+    said = warren("-f", mistyped, "vars", *words)
+    assert (said.code, said.out) == (2, "")
+    assert "cannot read it" in said.err
+
+
 def test_keygen_needs_root_and_a_name(warren: Warren, monkeypatch: pytest.MonkeyPatch) -> None:
     assert warren("vars", "keygen", "../../etc").code == 2
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -360,9 +370,14 @@ def test_revoking_what_a_merge_left_revokes_both_keys(warren: Warren) -> None:
     keys = [public_key(name).text for name in ("ours", "theirs")]
     warren("vars", "set", "laptop1", f"{KEYS}/publickey", keys[0])
     place = value("laptop1", KEYS, "publickey")
-    place.write_text("<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> theirs\n".format(*keys))
+    place.write_text(MERGED.format(*keys))
+    revoked, preshared = value("laptop1", KEYS, "revoked"), value("laptop1", "wireguard-psk-vpn", "fingerprints")
+    earlier = [public_key(name).text for name in ("his", "hers")]
+    for each, lines in ((revoked, earlier), (preshared, [f"server1 {'0' * 16}", f"server1 {'1' * 16}"])):
+        each.parent.mkdir(parents=True)
+        each.write_text(MERGED.format(*lines))
     assert warren("machines", "revoke", "laptop1").code == 0
-    assert sorted(value("laptop1", KEYS, "revoked").read_text().split()) == sorted(keys)
+    assert sorted(revoked.read_text().split()) == sorted([*keys, *earlier])
     assert not place.exists()
 
 

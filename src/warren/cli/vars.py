@@ -43,7 +43,7 @@ from warren.vars.sealed import SealedFile
 from warren.wireguard.keys import PublicKey
 from warren.workspace.folder import Folder, open_folder
 from warren.workspace.git import commit, message_for
-from warren.workspace.source import find_inventory
+from warren.workspace.source import find_inventory, load_inventory
 
 if TYPE_CHECKING:
     from warren.lab.lab import Lab
@@ -300,7 +300,10 @@ def keygen(instance: str, regenerate: bool, as_json: bool) -> None:
 
 
 def _folder(given: str | None) -> Folder:
-    return open_folder(find_inventory(Path.cwd(), given))
+    path = find_inventory(Path.cwd(), given)
+    if not path.exists() or path.is_dir():  # else a name that is mistyped would show the values that lie here
+        load_inventory(path)
+    return open_folder(path)
 
 
 def _variable(machine: str, value: str) -> Variable:

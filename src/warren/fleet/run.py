@@ -44,7 +44,7 @@ from warren.fleet.update import Errand, Outcome, State, Update, Watcher, errands
 from warren.inventory.model import Inventory
 from warren.inventory.wording import Nearest, quoted
 from warren.names import InstanceName, MachineName
-from warren.network.document import Document, encode, keys_text, parse_keys
+from warren.network.document import Document, encode, keys_text
 from warren.network.stored import KEY_FILES, REVOKED_FILE
 from warren.vars.generate import Failure, Selection, carry_out, work
 from warren.vars.generators import SharedVariable, Variable, instance_of, overtaken, paths_of, shortened
@@ -382,7 +382,8 @@ class Run:
         variables = [*keys, *plans_of(self.record.acknowledged(), machine)]
         self.folder.store.delete(variables)
         self._written += variables
-        self._store_exchanges(without(exchanges_of(self.folder.stored), machine))
+        with suppress(ValueError):  # a broken text is for `check` to name, and keeps no key from going
+            self._store_exchanges(without(exchanges_of(self.folder.stored), machine))
         self.folder.vault.remove(self.folder.vault.of(machine))
         self._reopen()
         return bool(variables)
@@ -399,29 +400,26 @@ class Run:
         by_generator: dict[str, set[PublicKey]] = {}
         for variable in texts:
             if variable.machine == machine and variable.file in KEY_FILES:
-                by_generator.setdefault(variable.generator, set()).update(self._keys_in(variable))
+                by_generator.setdefault(variable.generator, set()).update(self._whole_keys(variable))
         lists: dict[Variable, str] = {}
         for generator, revoked in by_generator.items():
             variable = Variable(machine, generator, REVOKED_FILE)
-            lists[variable] = keys_text(revoked | parse_keys(texts.get(variable, "")))
+            lists[variable] = keys_text(revoked | _keys_in(texts.get(variable, "")))
         self.folder.store.write(lists)
         self._written += lists
         self.forget_keys(machine)
         return sorted(found for generator in by_generator if (found := instance_of(generator)))
 
-    def _keys_in(self, variable: Variable) -> set[PublicKey]:
-        """All that the text has, which a merge may have left with two; VarsError where it has none."""
-        found = set()
-        for word in (text := self.folder.texts[variable]).split():
-            with suppress(ValueError):
-                found.add(PublicKey.parse(word))
-        if not found:
-            raise VarsError(
-                f"no key is in this ({len(text)} characters), and nothing is revoked",
-                where=variable.path,
-                mend=f"put back the key that the machine had: git log -p -- {variable.path}",
-            )
-        return found
+    def _whole_keys(self, variable: Variable) -> set[PublicKey]:
+        """VarsError where the text has none."""
+        text = self.folder.texts[variable]
+        if found := _keys_in(text):
+            return found
+        raise VarsError(
+            f"no key is in this ({len(text)} characters), and nothing is revoked",
+            where=variable.path,
+            mend=f"put back the key that the machine had: git log -p -- {variable.path}",
+        )
 
     def _sign(
         self, documents: Mapping[InstanceName, Document], todo: Mapping[MachineName, Errand], key: SigningKey,
@@ -451,6 +449,15 @@ class Run:
             self._say(f"git commit {done.id}: {message}")
         if done.note:
             self._say(done.note)
+
+
+def _keys_in(text: str) -> set[PublicKey]:
+    """All that the text has; a merge may have left more of them, between its marks."""
+    found = set()
+    for word in text.split():
+        with suppress(ValueError):
+            found.add(PublicKey.parse(word))
+    return found
 
 
 def _not_made(failure: Failure, lost: Collection[MachineName]) -> Outcome:

@@ -203,7 +203,8 @@ def _keys(
         try:
             key = PublicKey.parse(texts[name])
         except ValueError as error:
-            problems.append(Problem(path, 0, 0, f"{error}: a WireGuard key is needed", regenerate))
+            mend = f"git log -p -- {path}" if file == FORMER_KEY_FILE else regenerate
+            problems.append(Problem(path, 0, 0, f"{error}: a WireGuard key is needed", mend))
             return None
         if key in revoked:
             problems.append(Problem(path, 0, 0, f"the key {key} is revoked for good", regenerate))
