@@ -126,6 +126,19 @@ def test_after_a_rest_all_count_as_used_and_then_the_one_that_is(
     assert last == NOBODY
 
 
+def test_probes_of_those_in_use_do_not_keep_them_in_use(
+    wire: Wire, controllers: Mapping[MachineName, ControllerEntry]
+) -> None:
+    """Where there are many, the interface's counters are now a little above, now a little below what probes explain."""
+    found, now_s = settled(wire, controllers)
+    wire.pass_over(SERVER2, 200, 20)
+    for seconds in range(60):
+        probe(found, wire, SERVERS * (12 + seconds % 2))
+        now_s += CHECK_S
+        last = found.look(controllers, now_s)
+    assert last == NOBODY
+
+
 def test_an_interface_that_is_gone_is_nobodys_use_and_no_error(
     wire: Wire, controllers: Mapping[MachineName, ControllerEntry]
 ) -> None:

@@ -17,10 +17,13 @@ from warren.wireguard.device import ObservedDevice
 
 CHECK_S = 1.0
 LASTS_S = 5.0  # after the last packet that was not ours
-# What a round of probes and what comes with it may add to a peer's counters in both directions, what it adds at least,
-# and what else is small enough to be keepalives, reports and handshakes.
-_ROUND_BYTES, _LEAST_ROUND_BYTES, _QUIET_BYTES = 500, 150, 1500
-_ADDED_BYTES = 48  # of a packet, the most that WireGuard adds: 32, and 15 that fill it up
+# What a round of probes and what comes with it may add to a peer's counters in both directions, and what else is small
+# enough to be keepalives, reports and handshakes.
+_ROUND_BYTES, _QUIET_BYTES = 500, 1500
+# The same as the interface counts it: a probe of 56 bytes and its answer, and of each packet the most that WireGuard
+# adds: 32, and 15 that fill it up.
+_ADDED_BYTES = 48
+_LEAST_ROUND_BYTES = 2 * (56 + 32)
 
 
 @dataclass(slots=True)
@@ -45,7 +48,7 @@ class Use:
             return None
         self.checked_s = at_s
         quiet_bytes = _QUIET_BYTES * max(1.0, passed_s)
-        if self._may_be_used(quiet_bytes):
+        if self._may_be_used(quiet_bytes) or self._in_use(at_s):
             try:
                 device = wireguard.open_device(self.interface)
                 counts = _counts(controllers, device.read()) if device is not None else None
@@ -56,6 +59,9 @@ class Use:
         else:
             self._counts = None
         self._rounds.clear()
+        return self._in_use(at_s)
+
+    def _in_use(self, at_s: float) -> frozenset[MachineName]:
         return frozenset(name for name, used_s in self.used_s.items() if at_s - used_s < LASTS_S)
 
     def _may_be_used(self, quiet_bytes: float) -> bool:
