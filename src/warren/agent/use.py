@@ -5,7 +5,8 @@ WireGuard counts it for each of them. At rest the interface's own counters say t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from warren.errors import KernelError
@@ -13,7 +14,6 @@ from warren.host import wireguard
 from warren.host.traffic import Traffic, traffic
 from warren.names import InterfaceName, MachineName
 from warren.network.document import ControllerEntry, keys_of
-from warren.wireguard.device import ObservedDevice
 
 CHECK_S = 1.0
 LASTS_S = 5.0  # after the last packet that was not ours
@@ -33,13 +33,15 @@ class Use:
     interface: InterfaceName
     used_s: dict[MachineName, float]  # when each was seen to be used last
     checked_s: float = 0.0
-    _rounds: dict[MachineName, int] = field(default_factory=dict)  # of probes, since it was looked at
-    _counts: dict[MachineName, int] | None = None  # of bytes, at that time; None: it was not asked then
-    _traffic: Traffic | None = None
+    _traffic: Traffic | None = None  # by then
+    _rounds: int = 0  # of probes, since then
+    _counts: dict[MachineName, int] = field(default_factory=dict)  # of bytes, when WireGuard was asked last
+    _rounds_of: dict[MachineName, int] = field(default_factory=dict)  # since that
 
     def sent_round(self, controller: MachineName) -> None:
         """Note that probes went to it, which are nobody's use."""
-        self._rounds[controller] = self._rounds.get(controller, 0) + 1
+        self._rounds += 1
+        self._rounds_of[controller] = self._rounds_of.get(controller, 0) + 1
 
     def look(self, controllers: Mapping[MachineName, ControllerEntry], at_s: float) -> frozenset[MachineName] | None:
         """Those in use; None: it is not time to look again."""
@@ -49,16 +51,8 @@ class Use:
         self.checked_s = at_s
         quiet_bytes = _QUIET_BYTES * max(1.0, passed_s)
         if self._may_be_used(quiet_bytes) or self._in_use(at_s):
-            try:
-                device = wireguard.open_device(self.interface)
-                counts = _counts(controllers, device.read()) if device is not None else None
-            except KernelError:  # it is just being made or taken away
-                counts = None
-            self.used_s |= dict.fromkeys(self._used(counts or {}, quiet_bytes), at_s)
-            self._counts = counts
-        else:
-            self._counts = None
-        self._rounds.clear()
+            with suppress(KernelError):  # it is just being made or taken away
+                self._ask(controllers, quiet_bytes, at_s)
         return self._in_use(at_s)
 
     def _in_use(self, at_s: float) -> frozenset[MachineName]:
@@ -67,26 +61,25 @@ class Use:
     def _may_be_used(self, quiet_bytes: float) -> bool:
         """Whether so much went over the interface, seen as if it all were one controller's."""
         before, self._traffic = self._traffic, traffic(self.interface)
+        rounds, self._rounds = self._rounds, 0
         if before is None or self._traffic is None:
             return True
         most_bytes = self._traffic.bytes - before.bytes + _ADDED_BYTES * (self._traffic.packets - before.packets)
-        return most_bytes > quiet_bytes + _LEAST_ROUND_BYTES * sum(self._rounds.values())
+        return most_bytes > quiet_bytes + _LEAST_ROUND_BYTES * rounds
 
-    def _used(self, counts: Mapping[MachineName, int], quiet_bytes: float) -> Iterable[MachineName]:
-        """Those of which more was counted than at the last look; any of them, if nothing was counted then."""
-        if self._counts is None:
-            return counts
-        return [
-            name
-            for name, count in counts.items()
-            if count - self._counts.get(name, count) > quiet_bytes + _ROUND_BYTES * self._rounds.get(name, 0)
-        ]
+    def _ask(self, controllers: Mapping[MachineName, ControllerEntry], quiet_bytes: float, at_s: float) -> None:
+        """Note which were used since WireGuard was asked last.
 
-
-def _counts(controllers: Mapping[MachineName, ControllerEntry], device: ObservedDevice) -> dict[MachineName, int]:
-    """Bytes in both directions."""
-    counts = {}
-    for name, entry in controllers.items():
-        peers = [device.peers[key] for key in keys_of(entry) if key in device.peers]
-        counts[name] = sum(peer.received_bytes + peer.sent_bytes for peer in peers)
-    return counts
+        After a long rest a little use may pass for what the rest was filled with; not at the next look.
+        """
+        device = wireguard.open_device(self.interface)
+        if device is None:
+            return
+        observed = device.read().peers
+        for name, entry in controllers.items():
+            peers = [observed[key] for key in keys_of(entry) if key in observed]
+            count = sum(peer.received_bytes + peer.sent_bytes for peer in peers)
+            more = count - self._counts.get(name, count)
+            if more > quiet_bytes + _ROUND_BYTES * self._rounds_of.pop(name, 0):
+                self.used_s[name] = at_s
+            self._counts[name] = count
