@@ -15,6 +15,7 @@ from warren.cli import cli
 from warren.errors import MachineError
 from warren.fleet.deployed import Deployment, Different, HeldKeys, comparable, compare
 from warren.fleet.plans import own_values, wanted
+from warren.fleet.preshared import preshared_lines
 from warren.fleet.record import Record
 from warren.names import InstanceName, MachineName
 from warren.vars.generate import Selection, carry_out, work
@@ -213,6 +214,20 @@ def test_whom_ssh_does_not_reach_is_not_asked(folder: Folder) -> None:
     folder.inventory_file.write_text(INVENTORY.replace("laptop1 = {}", "laptop1.deploy.pull = true", 1))
     said = warren(folder, "--ask", "--machine", "laptop1")
     assert (said.return_value, said.stderr) == (0, "")
+
+
+def test_of_preshared_keys_that_no_update_makes_none_is_promised(folder: Folder) -> None:
+    text = INVENTORY.replace('"wireguard"', '"wireguard"\npsk = true')
+    folder.inventory_file.write_text(text)
+    record = Record(folder.store)
+    record.publish([record.with_serial(each) for each in reopened(folder).documents.values()])
+    assert preshared_lines(reopened(folder)) == ["vpn: 2 pairs without a preshared key (warren machines update)"]
+    folder.inventory_file.write_text(text.replace("laptop1 = {}", "laptop1.deploy.pull = true", 1))
+    record.acknowledge(LAPTOP1, {VPN: wanted(reopened(folder).documents)[LAPTOP1, VPN]})
+    assert preshared_lines(reopened(folder)) == [
+        "vpn: 1 pair without a preshared key (warren machines update)",
+        "vpn: no preshared keys with laptop1: not visited over ssh (deploy.pull)",
+    ]
 
 
 def test_only_what_is_asked_for(folder: Folder) -> None:

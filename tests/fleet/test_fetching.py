@@ -123,6 +123,27 @@ def status(fleet: Fleet) -> str:
     return fleet.sh("laptop1", "warren status")
 
 
+def test_a_new_key_is_not_asked_of_it_and_it_gets_one_by_joining_anew(four: Fleet) -> None:
+    """The commands are those of the message."""
+    before = four.warren("vars", "get", "laptop1", "wireguard-keys-vpn/publickey").out
+    for words in (("generate", "--service", "wireguard-keys-vpn", "--regenerate", "--machine"), ("rotate", "--all")):
+        said = four.warren("vars", *words, "laptop1", code=4)
+        assert "no new key: new ones are asked for over ssh alone" in said.err
+        assert "sudo warren machine forget vpn; sudo warren join" in said.err
+    assert four.warren("vars", "get", "laptop1", "wireguard-keys-vpn/publickey").out == before
+    four.warren("machines", "revoke", "laptop1")
+    four.warren("machines", "update")
+    line = json.loads(four.warren("machines", "invite", "laptop1", "--json").out)["invitations"]["laptop1"]["line"]
+    four.write("/run/line", line, "laptop1", 0o600)
+    four.sh("laptop1", "warren machine forget vpn")
+    four.spawn("laptop1", ["sh", "-c", "warren join - < /run/line; echo $? > /run/joined"], "/run/join.log")
+    wait_until(lambda: "waits for the operator" in four.sh("laptop1", "cat /run/join.log"), 30, "the hand-in")
+    four.warren("machines", "accept", "laptop1")
+    wait_until(lambda: four.sh("laptop1", "cat /run/joined || :").strip() == "0", 60, "laptop1 in the mesh")
+    assert four.warren("vars", "get", "laptop1", "wireguard-keys-vpn/publickey").out != before
+    wait_until(lambda: not four.failing([("laptop1", "laptop2"), ("laptop2", "laptop1")]), 20, "laptop1 reached")
+
+
 def tampered(content: bytes, signature: bytes) -> bytes:
     return asking.hand(content.replace(b'"serial":', b'"serial":9'), signature)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
 from warren.errors import UsageError
+from warren.fleet import heard
 from warren.fleet.outdated import is_shut_out
 from warren.fleet.plans import wanted
 from warren.fleet.record import Record
@@ -201,13 +202,26 @@ def preshared_lines(folder: Folder) -> list[str]:
 def _lines_of_missing(folder: Folder, found: Exchanges) -> list[str]:
     """Of instances that were brought to machines at least once: before that, nobody is late."""
     missing: dict[InstanceName, int] = {}
-    for each in without_key(folder.inventory, folder.documents, found):
-        if not any(is_shut_out(folder, end, each.instance) for end in each.pair):
+    not_visited: dict[InstanceName, set[MachineName]] = {}
+    pairs_without = without_key(folder.inventory, folder.documents, found)
+    if not pairs_without:
+        return []
+    fetching = heard.fetching(folder, folder.inventory.machines)
+    for each in pairs_without:
+        if any(is_shut_out(folder, end, each.instance) for end in each.pair):
+            continue
+        if ends := fetching.intersection(each.pair):
+            not_visited.setdefault(each.instance, set()).update(ends)
+        else:
             missing[each.instance] = missing.get(each.instance, 0) + 1
     record = Record(folder.store)
     return [
         f"{instance}: {number_of_pairs(count)} without a preshared key (warren machines update)"
         for instance, count in missing.items()
+        if record.was_published(instance)
+    ] + [
+        f"{instance}: no preshared keys with {listed(sorted(ends))}: not visited over ssh (deploy.pull)"
+        for instance, ends in not_visited.items()
         if record.was_published(instance)
     ]
 

@@ -9,7 +9,7 @@ from warren.fleet.host_keys import ask_host_keys
 from warren.fleet.keys import Asked, ask_for_keys
 from warren.fleet.record import Record
 from warren.fleet.rollout import PARALLEL
-from warren.fleet.ssh import target_of
+from warren.fleet.ssh import Unreachable, target_of
 from warren.names import InstanceName, MachineName
 from warren.vars.check import is_revoked
 from warren.vars.generate import Work
@@ -49,4 +49,20 @@ def over_ssh(folder: Folder, work: Work, reaches: Sequence[Reach]) -> Asked:
         and not any(each.reaches(request.variable.machine) for each in reaches)
     ]
     targets = {each.variable.machine: target_of(folder.inventory.machines[each.variable.machine]) for each in requests}
-    return asyncio.run(ask_for_keys(requests, targets, PARALLEL))
+    asked = asyncio.run(ask_for_keys(requests, targets, PARALLEL))
+    answers = dict(asked.answers)
+    for name, answer in asked.answers.items():
+        if isinstance(answer, Unreachable) and folder.inventory.machines[name].deploy.pull:
+            meshes = [each.name for each in folder.inventory.instances.values() if name in each.members]
+            answers[name] = _not_reached(name, meshes)
+    return Asked(answers)
+
+
+def _not_reached(machine: MachineName, instances: Sequence[InstanceName]) -> Unreachable:
+    """Of one that fetches its documents: controllers bring it no questions, and the operator no answers."""
+    return Unreachable(
+        "no new key: new ones are asked for over ssh alone, and ssh does not reach it (deploy.pull)",
+        mend=f"to have it join anew, and be cut off meanwhile: warren machines revoke {machine}; warren machines "
+        f"update; warren machines invite {machine} --wait; and on it: sudo warren machine forget "
+        f"{' '.join(instances)}; sudo warren join",
+    )
