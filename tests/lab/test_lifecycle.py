@@ -122,7 +122,7 @@ def test_an_interrupted_up_leaves_no_process_and_down_clears_the_rest(
     before = host.namespace.run(picture)
     pid = host.start("up", host.file("demo.toml", DEMO))
     wait_until(lambda: reached(host, stage), 20, stage)
-    host.namespace.sh(f"kill -{number.value} {pid}")
+    host.namespace.run(os.kill, pid, number)
     wait_until(lambda: not lab_processes(host), 10, "the end of all processes")
     if number == signal.SIGINT:
         assert (host.folder / "output").read_text().endswith("interrupted\n")

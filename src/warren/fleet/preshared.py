@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
 from warren.errors import UsageError
-from warren.fleet import heard
 from warren.fleet.outdated import is_shut_out
 from warren.fleet.plans import wanted
 from warren.fleet.record import Record
@@ -206,6 +205,8 @@ def _lines_of_missing(folder: Folder, found: Exchanges) -> list[str]:
     pairs_without = without_key(folder.inventory, folder.documents, found)
     if not pairs_without:
         return []
+    from warren.fleet import heard  # which takes long to import, and few commands get here
+
     fetching = heard.fetching(folder, folder.inventory.machines)
     for each in pairs_without:
         if any(is_shut_out(folder, end, each.instance) for end in each.pair):

@@ -233,15 +233,27 @@ def start_afresh() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def _plain_fork() -> int:
+    """Fork. An interrupt that comes meanwhile is acted on afterwards.
+
+    In what Python does at a fork, for `logging` and others, its exception would be dropped.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return os.fork()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _fork(pidfd: int, namespaces: Namespace) -> int:
     """Fork; the child begins in the pid namespace of the pidfd's process, if that is among `namespaces`."""
     if not namespaces & Namespace.PID:
-        return os.fork()
+        return _plain_fork()
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     enter(pidfd, Namespace.PID)
     pid = -1
     try:
-        pid = os.fork()
+        pid = _plain_fork()
     finally:
         if pid:  # this process's next children are its own again
             enter(own, Namespace.PID)
