@@ -18,6 +18,7 @@ from namespaces import wait_until
 # Generous, since these machines are shared.
 SILENCE_S = 20.0
 SOON_S = 60.0
+LISTENING = f":1B58 {'0' * 32}:0000 0A"  # the server's port; connections of a server before may still be listed with it
 TRAFFIC = str(Path(__file__).parents[2] / "bench" / "traffic.py")
 
 
@@ -62,7 +63,7 @@ def stream(on: Computer, source: str, target: str) -> Iterator[Stream]:
 def server(on: Computer, machine: str) -> Iterator[None]:
     """What streams to this machine need there."""
     with _inside(on, machine, "serve"):
-        wait_until(lambda: ":1B58 " in on.on(machine, "cat", "/proc/net/tcp6"), SOON_S, "the server")
+        wait_until(lambda: LISTENING in on.on(machine, "cat", "/proc/net/tcp6"), SOON_S, "the server")
         yield
 
 
