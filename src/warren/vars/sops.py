@@ -51,7 +51,8 @@ def opened(text: str, identity: str | None) -> bytes:
     """What is in it; VarsError says why not. `identity`: a file of age's or ssh's that sops is told of besides."""
     environment = dict(os.environ)
     if identity is not None:
-        environment[_SSH_FILE if _is_ssh_key(Path(identity)) else _AGE_FILE] = identity
+        file = Path(identity).expanduser()
+        environment[_SSH_FILE if _is_ssh_key(file) else _AGE_FILE] = str(file)
     try:
         done = _run((*_NO_CONFIGURATION, *_DECRYPT, *_NAMED), text.encode(), environment)
     except FileNotFoundError:
@@ -87,7 +88,7 @@ def _recipients_of(text: str) -> set[str]:
 
 def _is_ssh_key(path: Path) -> bool:
     try:
-        return path.expanduser().read_bytes().startswith(b"-----BEGIN ")
+        return path.read_bytes().startswith(b"-----BEGIN ")
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(path), mend="--identity FILE") from None
 

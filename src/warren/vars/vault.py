@@ -103,14 +103,17 @@ class Vault:
 
     def settle(self, texts: Mapping[Variable, str], machine: MachineName | None = None) -> None:
         """Put each key whose public half counts by now into the place of the one before."""
-        for place, sealed in self.read(machine).items():
+        found = self.read(machine)
+        for place, sealed in found.items():
             public = Variable(place.machine, place.generator, PUBLIC_KEY_FILE)
             if place.file == NEXT_PRIVATE_KEY_FILE and sealed.record and sealed.record.key == texts.get(public):
-                self._promote(place, sealed.text, sealed.record)
+                secret = place._replace(file=PRIVATE_KEY_FILE)
+                former = [each.place for each in _at(found, secret) if each.place != secret]
+                self._promote(place, sealed.text, sealed.record, former)
 
-    def _promote(self, place: SealedFile, text: str, record: Record) -> None:
+    def _promote(self, place: SealedFile, text: str, record: Record, former: Sequence[SealedFile]) -> None:
+        """`former`: what the place to come has by another program."""
         secret, note = place._replace(file=PRIVATE_KEY_FILE).both
-        former = [each.place for each in _at(self.read(place.machine), secret) if each.place != secret]
         self.store.write({secret: text, note: record.text})
         self.remove([place])
         self.written += [secret, note]
